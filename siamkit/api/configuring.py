@@ -9,7 +9,16 @@ from typing import Any
 
 from siamkit.api.arguments import read
 from siamkit.api.entries import registries
-from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
+from siamkit.config import (
+    Layer,
+    RunConfig,
+    flat,
+    is_resolved,
+    merge,
+    nested,
+    read_file,
+    resolve,
+)
 from siamkit.data.memory import Item, write_items
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
@@ -47,6 +56,25 @@ def resolved_call(
     known, named = overlaid(registries(), arguments.objects)
     layers = [_layer(config), Layer(named, python_argument), arguments.layer]
     return resolve(known, *layers), known, arguments.data
+
+
+def values_of(config: Config | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config values that a call sets, nested by section; an object sets its name.
+
+    A resolved config sets every value that differs from the default.
+
+    Args:
+        config: The call's config.
+        given: The keyword arguments of the call by name.
+    """
+    arguments = read(given, registries())
+    objects = {section: {"name": section} for section in arguments.objects}
+    layer = _layer(config)
+    if isinstance(config, RunConfig):
+        usual = dict(flat(resolve(registries()).to_values()))
+        own = flat(config.to_values())
+        layer = nested({key: value for key, value in own if usual.get(key) != value})
+    return merge(layer, objects, arguments.layer)
 
 
 def placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:

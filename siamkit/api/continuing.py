@@ -138,6 +138,12 @@ def begin_or_continue(
         return TrainingResult(_fit.fit(config, registries(), every, observers(), restart=True))
 
 
+def has_begun(layers: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the directory that a config names holds a run that can be continued."""
+    run_dir = load_config(*layers).run_dir
+    return run_dir is not None and RunDir(run_dir).has_begun
+
+
 def _differences(given: Mapping[str, Any], config: RunConfig, run: RunDir) -> dict[str, Any]:
     """Return the given config values that differ from the run's, nested by section."""
     kept = resolve(registries(), run.read_config(trackers=True), where=str(run.config))

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-from siamkit.api.configuring import Config, placed, resolved_call
+from siamkit.api.configuring import Config, placed, resolved_call, values_of
 from siamkit.api.entries import registries
 from siamkit.api.listening import checked, log_of, observers
 from siamkit.api.models import open_run
 from siamkit.api.phase_table import Phases
+from siamkit.api.recipes import Choice, choice_of, fit_with_recipe
 from siamkit.api.results import InspectionResult, TrainingResult
 from siamkit.checks import whole_number
 from siamkit.config import RunConfig
@@ -165,6 +166,8 @@ def fit(
     seed: int | None = None,
     device: str | None = None,
     run_dir: str | Path | None = None,
+    recipe: Literal["auto"] | None = None,
+    budget: float | None = None,
     listeners: Iterable[Listener] = (),
     progress: bool | None = None,
     **sections: Any,
@@ -204,6 +207,9 @@ def fit(
         seed: Seed of all random draws: held-out classes, batches, views, initial weights, dropout.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         run_dir: The directory of the run.
+        recipe: ``"auto"``: compare a few recipes on the training classes first, and train with the
+            best one. Settings that are given stay as they are. None: the given settings.
+        budget: With ``recipe``: seconds for the comparison and the training together.
         listeners: Called with every :class:`siamkit.Event`.
         progress: Whether to show the log of the run and a progress bar; None: only in a terminal or
             a notebook.
@@ -225,15 +231,22 @@ def fit(
     }  # fmt: skip
     own = checked(listeners)
     resolved, known, memory = resolved_call(config, given)
+    choice = choice_of(recipe, budget, values_of(config, given))
     with log_of(progress) as log:
         listeners = (*own, *log)
-        if memory is None:
+        if memory is None and choice is None:
             return TrainingResult(_fit.fit(resolved, known, listeners, observers()))
-        return _fit_on(memory, resolved, known, listeners)
+        if memory is None:
+            return fit_with_recipe(resolved, known, choice, listeners)
+        return _fit_on(memory, resolved, known, listeners, choice)
 
 
 def _fit_on(
-    data: Any, config: RunConfig, known: Mapping[str, Registry], listeners: Sequence[Listener]
+    data: Any,
+    config: RunConfig,
+    known: Mapping[str, Registry],
+    listeners: Sequence[Listener],
+    choice: Choice | None,
 ) -> TrainingResult:
     """Train on data that is given in Python. Images in memory are saved in the run's directory."""
     notices: list[str] = []
@@ -241,6 +254,8 @@ def _fit_on(
     run = RunDir(RunDir.reserve(config).path.absolute())
     try:
         config = placed(items, config, run.path / "data").model_copy(update={"run_dir": run.path})
+        if choice is not None:
+            return fit_with_recipe(config, known, choice, listeners, notices=notices, reserved=run)
         return TrainingResult(
             _fit.fit(config, known, listeners, observers(), notices=notices, reserved=run)
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import completion, output
+from siamkit.cli.durations import seconds
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.run_flags import RunFlags, run_flags
@@ -147,7 +148,7 @@ def compare(
         if getattr(flags, name) not in (None, []):
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError("has no effect on a comparison", where=flag, hint="leave it out")
-    seconds = None if budget is None else _seconds(budget)
+    limit = None if budget is None else seconds(budget, "--budget")
     with heavy_imports(announced=not quiet, quiet=quiet):
         from siamkit import api
 
@@ -160,7 +161,7 @@ def compare(
         folds=folds,
         seeds=seeds,
         metric=metric,
-        budget=seconds,
+        budget=limit,
         output=place,
         watch=None if quiet else _told,
     )
@@ -189,30 +190,7 @@ def _values(flag: str, assignments: Iterable[str] | None) -> dict[str, list[Any]
     return result
 
 
-def _seconds(text: str) -> float:
-    from siamkit.config.interval import Interval
-
-    try:
-        found = Interval.parse(text).seconds
-    except ValueError:
-        found = None
-    if not found:
-        raise ConfigError(
-            "must be a time", where="--budget", got=text, allowed="such as 90s, 30m or 2h"
-        )
-    return found
-
-
 def _told(step: "Step") -> None:
-    from siamkit.report import units
+    from siamkit.report.comparison import told
 
-    if step.result is None:
-        left = "" if step.ahead is None else f", about {units.duration(step.ahead)} left"
-        output.say(f"run {step.round} of {step.rounds}: {step.arm} ...{left}")
-        return
-    if step.result.failed is not None:
-        output.notice(f"{step.arm} failed and is left out: {step.result.failed}")
-        return
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in step.means.items())
-    took = units.duration(step.result.seconds + step.result.filling)
-    output.say(f"run {step.round} of {step.rounds}: {step.arm}: {shown} ({took})")
+    output.say(told(step))

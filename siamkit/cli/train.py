@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from siamkit.cli import completion, output
+from siamkit.cli.durations import seconds
 from siamkit.cli.flag_keys import flag_of
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
@@ -42,6 +44,26 @@ Strict = Annotated[
         rich_help_panel="Data",
     ),
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto",
+        help="auto: compare a few recipes on the training classes first, and train with the best "
+        "one. What other flags set stays as it is. Default: what the flags and the configuration "
+        "say.",
+        autocompletion=completion.choices("auto"),
+        rich_help_panel="Training",
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="With --recipe: the time for the comparison and the training together, such as 5m. "
+        "Default: 5m.",
+        rich_help_panel="Training",
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Log only errors.", rich_help_panel=OUTPUT),
@@ -53,6 +75,8 @@ def train(
     flags: RunFlags,
     resume: Resume = None,
     strict: Strict = False,
+    recipe: Recipe = None,
+    budget: Budget = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -62,7 +86,8 @@ def train(
     latest and the best epoch.
     """
     wish, code = _ReportWish(), 0
-    result = _train(flags, resume, strict, quiet, wish)
+    chosen = recipe, None if budget is None else seconds(budget, "--budget")
+    result = _train(flags, resume, strict, chosen, quiet, wish)
     if wish.granted:
         code = end_with_report(result, quiet=quiet)
     if json:
@@ -89,12 +114,19 @@ def _train(
     flags: RunFlags,
     resume: Path | None,
     strict: bool,
+    chosen: tuple[str | None, float | None],
     quiet: bool,
     wish: _ReportWish,
 ) -> Mapping[str, Any]:
     if strict and resume is None:
         raise ConfigError("works only with --resume", where="--strict")
     auto = resume == Path("auto")
+    if chosen[0] and resume is not None and not auto:
+        raise ConfigError(
+            "cannot be combined with --resume RUN, because a run keeps its recipe",
+            where="--recipe",
+            hint="leave it out, or continue with --resume auto and --run-dir",
+        )
     if resume is not None and not auto and (flags.config or flags.preset):
         raise ConfigError(
             "continues with the run's own configuration, so it cannot be combined with "
@@ -104,8 +136,10 @@ def _train(
         )
     with heavy_imports(announced=not quiet, quiet=quiet):
         from siamkit import api
-        from siamkit.api.continuing import begin_or_continue, continued
+        from siamkit.api.continuing import begin_or_continue, continued, has_begun
+        from siamkit.api.recipes import choice_of, fit_with_recipe
     from siamkit.config import Layer, merge
+    from siamkit.report.comparison import told, told_recipe
     from siamkit.report.console import ConsoleListener
     from siamkit.report.terminal import make_console
 
@@ -115,8 +149,17 @@ def _train(
             f"no DATA given: {'a new run trains' if auto else 'training'} on 'sample', the "
             "built-in images. To train on your own images, pass a folder of class folders."
         )
+    choice = choice_of(*chosen, merge(*layers))
     with ConsoleListener(make_console(sys.stderr)) as log:
         listeners = (wish,) if quiet else (wish, log)
+        if choice is not None and not (auto and has_begun(layers)):
+            if not quiet:
+                choice = replace(
+                    choice,
+                    tell=lambda outlook: output.say(told_recipe(outlook)),
+                    watch=lambda step: output.say(told(step)),
+                )
+            return fit_with_recipe(api.load_config(*layers), api.registries(), choice, listeners)
         if auto:
             return begin_or_continue(
                 layers, flag_of, strict=strict, listeners=listeners, progress=False

@@ -50,10 +50,11 @@ def arms_of(axes: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
         values = dict(zip(axes, chosen, strict=True))
         shown = varied or list(axes)
         arms.append(Arm(", ".join(_label(key, values[key]) for key in shown), values))
-    return (*_without_training(axes.get("backbone.name", (None,))), *arms)
+    return (*without_training(axes.get("backbone.name", (None,))), *arms)
 
 
-def _without_training(backbones: Sequence[Any]) -> list[Arm]:
+def without_training(backbones: Sequence[Any] = (None,)) -> list[Arm]:
+    """Return the arms that are not trained, for each backbone; None is the config's own."""
     arms = []
     for backbone in backbones:
         own = {} if backbone is None else {"backbone.name": backbone}

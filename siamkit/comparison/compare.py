@@ -80,6 +80,7 @@ def compare(
     registries: Mapping[str, Registry],
     place: ComparisonDir,
     *,
+    images: Images | None = None,
     watch: Watch = lambda step: None,
     listeners: Sequence[Listener] = (),
 ) -> Compared:
@@ -90,6 +91,7 @@ def compare(
         base: The config of all arms.
         registries: The registry of each component section, and of ``track``.
         place: The directory of the comparison.
+        images: The images; None to open the data of the config.
         watch: Called before and after each run.
         listeners: Called with the events of the runs.
 
@@ -98,7 +100,7 @@ def compare(
             training fails is only left out.
     """
     _require_arms(plan, base, registries)
-    data = open_images(base)
+    data = open_images(base) if images is None else images
     folds = divide(data, plan)
     place.begin(_facts(plan, base, data))
     tables = {turn: place.table(turn) for turn in plan.rounds}

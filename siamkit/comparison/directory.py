@@ -58,19 +58,19 @@ class ComparisonDir:
         Raises:
             ConfigError: The directory holds something else, or another comparison.
         """
+        if is_there(self.plan):
+            self._require_same(facts)
+            return True
         if outer := run_around(self.path):
             raise ConfigError(
                 f"lies in the run {outer}", where=str(self.path), hint="choose another folder"
             )
-        if is_there(self.plan):
-            self._require_same(facts)
-            return True
         with writing(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise ConfigError("is not a directory", where=str(self.path))
             self.path.mkdir(parents=True, exist_ok=True)
             there = {path for path in self.path.iterdir() if not is_leftover(path)}
-            if there - {self.data, self.tables}:
+            if there - {self.data, self.tables, self.runs}:
                 raise ConfigError(
                     "the folder is not empty, and holds no comparison to go on with",
                     where=str(self.path),

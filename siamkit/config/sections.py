@@ -160,6 +160,13 @@ class TrainConfig(Section):
         64, ge=2, description="Images per optimizer step: P classes x K images per class."
     )
     images_per_class: int = Field(4, ge=2, description="K: images per class in a batch.")
+    epoch_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Most optimizer steps per epoch. An epoch then ends early, and the next one "
+        "goes on where it ended, so the network is evaluated more often on large sets. null: each "
+        "image is seen about once per epoch.",
+    )
     accumulation: Literal["exact", "naive"] = Field(
         "exact",
         description="Gradient accumulation over micro-batches. exact: the loss compares all images "

@@ -104,3 +104,45 @@ def facts(values: Json) -> list[str]:
         )
     texts += [f"{failed['name']!r} failed: {failed['why']}" for failed in values["failed"]]
     return texts
+
+
+def told(step: Any) -> str:
+    """Return a line about a run of a comparison, before it or after it.
+
+    Args:
+        step: The :class:`siamkit.comparison.compare.Step`.
+    """
+    where = f"run {step.round} of {step.rounds}: {step.arm}"
+    if step.result is None:
+        left = "" if step.ahead is None else f", about {units.duration(step.ahead)} left"
+        return f"{where} ...{left}"
+    if step.result.failed is not None:
+        return f"{where} failed and is left out: {step.result.failed}"
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in step.means.items())
+    return f"{where}: {shown} ({units.duration(step.result.seconds + step.result.filling)})"
+
+
+def told_recipe(outlook: Any) -> str:
+    """Return a line about the choice of a recipe, before it begins.
+
+    Args:
+        outlook: The :class:`siamkit.comparison.recipe.Outlook`.
+    """
+    whole = units.duration(outlook.budget)
+    if outlook.arms is None:
+        return f"recipe: measures how long a step takes; all of it takes up to {whole} ..."
+    trials = units.duration(outlook.trials)
+    return (
+        f"recipe: compares {plural(outlook.arms, 'recipe')} on the training classes for up to "
+        f"{trials}, then trains with the best one; all of it takes up to {whole}"
+    )
+
+
+def recipe_line(found: Json) -> str:
+    """Return how the recipe of a run was chosen, as a phrase."""
+    arms = plural(len(found["arms"]), "recipe")
+    (best,) = (row for row in found["arms"] if row["name"] == found["best"])
+    return (
+        f"{found['best']}: the best of {arms} on the training classes ({found['metric']} "
+        f"{best['value']:.3f} in {plural(best['runs'], 'run')})"
+    )

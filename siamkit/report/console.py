@@ -13,6 +13,7 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.calibration import calibration_line
+from siamkit.report.comparison import recipe_line
 from siamkit.report.engine import engine_text
 from siamkit.report.gains import verdict
 from siamkit.report.lr_find import rate_line
@@ -108,6 +109,8 @@ class ConsoleListener:
                 else "on held-out images",
             ),
         ]
+        if chosen := data.get("recipe"):
+            rows.insert(1, ("recipe", recipe_line(chosen)))
         if found := data.get("lr_find"):
             rows.insert(2, ("rate", rate_line(found)))
         for name, value in rows:

@@ -52,7 +52,7 @@ class RunDir:
     registered each component) and ``events.jsonl``. Training adds ``checkpoints/``,
     ``embeddings/`` (of the held-out images), ``calibration.json``, ``metrics.json`` and
     ``report.html``. A pruned run has ``pruning.json``, and one with an int8
-    prefix ``int8.json``. If unreadable images were left out,
+    prefix ``int8.json``. ``recipe/`` holds the comparison that chose the run's recipe. If unreadable images were left out,
     ``quarantine.csv`` lists them. A process that uses the run locks ``.lock``, which stays, and
     describes itself in ``.owner.json``, which it removes at its end.
     """
@@ -69,6 +69,7 @@ class RunDir:
         self.calibration = path / "calibration.json"
         self.pruning = path / "pruning.json"
         self.int8 = path / "int8.json"
+        self.recipe = path / "recipe"
         self.lock = path / ".lock"
         self.owner = path / ".owner.json"
 
@@ -149,7 +150,7 @@ class RunDir:
         if restart and not self.has_begun:
             records = {
                 *(self.config, self.plugins, self.events, self.quarantine),
-                *(self.checkpoints, self.int8),
+                *(self.checkpoints, self.int8, self.recipe),
             }
             names -= {path.name for path in records}
         return not names

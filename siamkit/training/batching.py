@@ -71,8 +71,9 @@ def epoch_steps(
 ) -> list[list[LossBatch]]:
     """Return the batches of an epoch: a list of optimizer steps, each with its losses' images.
 
-    With labels, each step is a P x K batch. Known pairs or triplets each come once per epoch, in
-    random order; a step has at most ``batch_size`` images in its pairs (2 each) or triplets (3).
+    With labels, each step is a P x K batch. Known pairs or triplets each come once per pass over
+    the data, in random order; a step has at most ``batch_size`` images in its pairs (2 each) or
+    triplets (3). An epoch is a pass over the data, or ``epoch_steps`` of its steps.
 
     Args:
         config: The training's settings.
@@ -82,11 +83,30 @@ def epoch_steps(
     """
     own = config.micro_batch if config.accumulation == "exact" else None
     cut = partial(_cut, limit=min((n for n in (own, largest) if isinstance(n, int)), default=None))
+    return [[cut(part) for part in step] for step in _steps(config, images, epoch)]
+
+
+def _steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[LossBatch]]:
+    """Return the steps of an epoch: a pass over the data, or the next part of the passes."""
+    most, whole = config.epoch_steps, partial(_pass, config, images)
+    if most is None:
+        return whole(epoch)
+    length = len(whole(0))  # all passes have as many steps
+    if most >= length:
+        return whole(epoch)
+    number, start = divmod(epoch * most, length)
+    steps = whole(number)[start:]
+    while len(steps) < most:
+        number += 1
+        steps += whole(number)
+    return steps[:most]
+
+
+def _pass(config: TrainConfig, images: ImageSet, number: int) -> list[list[LossBatch]]:
+    """Return the steps of a pass over the data."""
     if images.tuples is not None:
-        steps = _tuple_steps(config, images.tuples, epoch)
-    else:
-        steps = _label_steps(config, images.labels, epoch)
-    return [[cut(part) for part in step] for step in steps]
+        return _tuple_steps(config, images.tuples, number)
+    return _label_steps(config, images.labels, number)
 
 
 def largest_pass(steps: Iterable[Iterable[LossBatch]]) -> int:

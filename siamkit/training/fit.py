@@ -55,6 +55,7 @@ def fit(
     notices: Sequence[str] = (),
     reserved: RunDir | None = None,
     restart: bool = False,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Result:
     """Train from the start and return the result object of ``siamkit train --json``.
 
@@ -68,6 +69,7 @@ def fit(
         reserved: The run's directory, if the caller has made it and written the run's data into it.
         restart: Whether the directory may hold a run that was stopped before its first checkpoint.
             Such a run starts again.
+        recipe: How the recipe of the config was chosen, for the run's records.
 
     Raises:
         SiamkitError: The run failed; see :mod:`siamkit.errors`.
@@ -103,7 +105,10 @@ def fit(
             if setup.net.quantized is not None:
                 setup.net.quantized.save(run_dir.int8)
             facts = identity(config, splits, registries)
-            state = RunState(weights=setup.weights, identity=facts, lr_find=found, threads=threads)
+            state = RunState(
+                weights=setup.weights, identity=facts, lr_find=found, threads=threads,
+                recipe=None if recipe is None else dict(recipe),
+            )  # fmt: skip
             emit = emitter(run_dir, listeners, [*observers, *trackers])
             with closing(trackers, emit):
                 if left:

@@ -38,6 +38,7 @@ def start_data(trainer: Trainer) -> dict[str, Any]:
         "config": config.to_values(),
         "weights": trainer.setup.weights,
         "lr_find": trainer.state.lr_find,
+        "recipe": trainer.state.recipe,
         "data": {
             "how": splits.how,
             "train_images": len(splits.train),

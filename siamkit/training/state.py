@@ -66,6 +66,7 @@ class RunState:
         decision: The engine's decision for the current phase; None before the first phase.
         weights: The origin of the backbone's weights, as text.
         lr_find: How the learning rate was found; None if the user gave it.
+        recipe: How the recipe was chosen; None if the user gave it.
         identity: The facts that a resumed run must share: config, data and plugin versions.
     """
 
@@ -93,6 +94,7 @@ class RunState:
     decision: PhaseDecision | None = None
     weights: str = ""
     lr_find: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
     identity: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

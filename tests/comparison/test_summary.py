@@ -45,9 +45,7 @@ def test_a_clear_difference_is_said_with_its_interval():
     found = summary(compared(EVEN))
     assert found["best"] == "b"
     first, second, *others = found["verdict"]
-    assert re.fullmatch(
-        r"'b' is the best: recall@1 0\.\d+ on held-out classes, in 6 runs\.", first
-    )
+    assert re.fullmatch(r"'b' is the best: recall@1 0\.\d+ on held-out classes, in 6 runs\.", first)
     assert second.startswith("'b' beats 'a' by 0.")
     assert " ± 0.0" in second
     assert len(others) == 2

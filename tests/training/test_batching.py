@@ -116,3 +116,22 @@ def test_a_batch_must_hold_a_triplet() -> None:
     small = config.model_copy(update={"batch_size": 2})
     with pytest.raises(DataError, match=r"train\.batch_size: a batch holds no triplet, got 2"):
         batch_notices(small, images)
+
+
+@given(st.lists(st.integers(2, 9), min_size=2, max_size=8), st.integers(1, 12), st.integers(0, 5))
+def test_short_epochs_go_on_where_the_last_one_ended(
+    sizes: list[int], most: int, epoch: int
+) -> None:
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    samples = tuple(Sample(Path(str(i)), label, str(i)) for i, label in enumerate(labels))
+    images = ImageSet(samples, tuple(map(str, range(len(sizes)))))
+    plain = TrainConfig(batch_size=4, images_per_class=2)
+    short = plain.model_copy(update={"epoch_steps": most})
+    length = len(epoch_steps(plain, images, 0))
+    found = [step for e in range(epoch + 1) for step in epoch_steps(short, images, e)]
+    if most >= length:
+        assert epoch_steps(short, images, epoch) == epoch_steps(plain, images, epoch)
+        return
+    passes = -(-(epoch + 1) * most // length)
+    whole = [step for n in range(passes) for step in epoch_steps(plain, images, n)]
+    assert found == whole[: (epoch + 1) * most]

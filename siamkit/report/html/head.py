@@ -8,6 +8,7 @@ from typing import Any
 
 from siamkit.interfaces import Preprocessing
 from siamkit.report import units
+from siamkit.report.comparison import recipe_line
 from siamkit.report.html import model, timing
 from siamkit.report.html.gather import Gathered
 from siamkit.report.lr_find import rate_line
@@ -100,6 +101,8 @@ def _about(gathered: Gathered, config: Mapping[str, Any], data: str) -> list[tup
             ("split", sets["how"]),
             ("weights", str(start.get("weights", ""))),
         ]
+    if chosen := start.get("recipe"):
+        rows.append(("recipe", recipe_line(chosen)))
     if found := start.get("lr_find"):
         rows.append(("learning rate", rate_line(found)))
     if gathered.held is not None:

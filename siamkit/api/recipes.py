@@ -1,0 +1,121 @@
+"""Trains a run whose recipe is chosen on its own training classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from siamkit.api.listening import observers
+from siamkit.api.results import TrainingResult
+from siamkit.comparison.compare import Step
+from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.recipe import BUDGET, Outlook, choose_recipe
+from siamkit.config import MAIN_KEYS, RunConfig, flat
+from siamkit.errors import ConfigError
+from siamkit.registry import Registry
+from siamkit.runs.directory import RunDir
+from siamkit.runs.events import Listener
+from siamkit.spelling import argument, setting
+from siamkit.training import fit as _fit
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the recipe of a run is chosen.
+
+    Attributes:
+        fixed: The dotted keys that the user has set.
+        budget: Seconds for the choice and the training together.
+        tell: Called with what comes next.
+        watch: Called before and after each trial.
+    """
+
+    fixed: Collection[str] = ()
+    budget: float = BUDGET
+    tell: Callable[[Outlook], None] = lambda outlook: None
+    watch: Callable[[Step], None] = lambda step: None
+
+
+def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | None:
+    """Return how a recipe is chosen; None if the user does not ask for that.
+
+    Args:
+        recipe: ``auto``, or None.
+        budget: Seconds, or None.
+        given: The config values that the user has set, nested by section.
+
+    Raises:
+        ConfigError: The recipe is unknown, or the budget is wrong or has no effect.
+    """
+    if recipe is None:
+        if budget is not None:
+            raise ConfigError(
+                "works only with a recipe that is chosen",
+                where=argument("budget"),
+                hint=f"add {argument('recipe', AUTO)}",
+            )
+        return None
+    if recipe != AUTO:
+        raise ConfigError("is no recipe", where=argument("recipe"), got=recipe, allowed=repr(AUTO))
+    if budget is not None and (isinstance(budget, bool) or not budget > 0):
+        raise ConfigError("must be above 0", where=argument("budget"), got=budget)
+    fixed = {key for key, value in flat(_whole(given)) if value is not None}
+    if "train.epochs" in fixed:
+        raise ConfigError(
+            "cannot be combined with a recipe, because the budget decides how long the run trains",
+            where=setting("train.epochs"),
+            hint=f"leave it out, or set {argument('budget')}",
+        )
+    return Choice(fixed, BUDGET if budget is None else float(budget))
+
+
+def fit_with_recipe(
+    config: RunConfig,
+    known: Mapping[str, Registry],
+    choice: Choice,
+    listeners: Sequence[Listener],
+    *,
+    notices: Sequence[str] = (),
+    reserved: RunDir | None = None,
+) -> TrainingResult:
+    """Choose the recipe of a run, and train the run.
+
+    Args:
+        config: A resolved config.
+        known: The registry of each component section, and of ``track``.
+        choice: How the recipe is chosen.
+        listeners: Called with the events of the run.
+        notices: Notices about the data.
+        reserved: The run's directory, if the caller has made it.
+    """
+    run = reserved or RunDir.reserve(config, restart=True)
+    place = ComparisonDir((run.path / run.recipe.name).absolute())
+    recipe = choose_recipe(
+        config, choice.fixed, known, place,
+        budget=choice.budget, tell=choice.tell, watch=choice.watch,
+    )  # fmt: skip
+    from siamkit.report.html.comparison import write_comparison_page
+
+    write_comparison_page({**recipe.table, "config": "config.yaml of the run"}, place.report)
+    trained = recipe.config.model_copy(update={"run_dir": Path(run.path)})
+    result = _fit.fit(
+        trained, known, listeners, observers(),
+        notices=(*notices, *recipe.notices), reserved=reserved, restart=True, recipe=recipe.record,
+    )  # fmt: skip
+    return TrainingResult(result)
+
+
+def _whole(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with every section as a mapping: ``loss: triplet`` sets ``loss.name``."""
+    result = {}
+    for section, value in given.items():
+        main = MAIN_KEYS.get(section)
+        result[section] = {main: value} if main and not isinstance(value, Mapping) else value
+        augment = result[section].get("augment") if section == "data" and main else None
+        if isinstance(augment, str):
+            result[section] = {**result[section], "augment": {"preset": augment}}
+    return result

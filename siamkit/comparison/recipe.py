@@ -1,0 +1,389 @@
+"""The recipe of a run, chosen on its own training classes within a time budget.
+
+A few candidates are compared on folds of the training classes: how much of the network trains, with
+which loss, head and augmentation. The validation classes of the run take no part, so they still
+tell how good the trained network is. Lengths are chosen by time and by steps, not by epochs: an
+epoch of few images has too few steps, and one of many images too many.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from siamkit.comparison.arms import Arm, without_training
+from siamkit.comparison.compare import Compared, Watch, compare
+from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.folds import Images, divide, write_tables
+from siamkit.comparison.plan import Plan
+from siamkit.comparison.summary import summary
+from siamkit.comparison.unit import config_of, place_of, run_arm
+from siamkit.config import RunConfig
+from siamkit.data.digest import digest
+from siamkit.data.memory import TABLE
+from siamkit.data.opening import load_data, open_source, usable
+from siamkit.data.splits import Splits
+from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.files import is_there, writing
+from siamkit.interfaces import Event
+from siamkit.json_files import read_sealed
+from siamkit.registry import Registry
+from siamkit.runs.events import Listener
+from siamkit.training.batching import epoch_steps
+from siamkit.words import plural
+
+BUDGET = 300.0
+"""The default budget in seconds."""
+
+CANDIDATES: tuple[Mapping[str, Any], ...] = (
+    {
+        "freeze.name": "full", "loss.name": "supcon", "head.name": "multistage",
+        "data.augment.preset": "marks",
+    },
+    {
+        "freeze.name": "full", "loss.name": "supcon", "head.name": "multistage",
+        "data.augment.preset": "objects",
+    },
+    {
+        "freeze.name": "full", "loss.name": "supcon", "head.name": "residual",
+        "data.augment.preset": "marks",
+    },
+    {
+        "freeze.name": "stages", "freeze.warmup": 0, "loss.name": "multi-similarity",
+        "head.name": "residual", "data.augment.preset": "marks",
+    },
+)  # fmt: skip
+"""The values of each candidate by dotted key, the most promising first."""
+
+_SILENT = "freeze.warmup"
+_EPOCH = 25
+"""The most optimizer steps between two evaluations."""
+_PILOT, _FEWEST, _TRIED, _FINAL = 8, 24, 150, 400
+"""Optimizer steps: of the pilot, the fewest of a trial, the most of a trial and of the training."""
+_TRIALS = 0.6
+"""The share of the budget for the comparison; the rest is for the training."""
+_SLACK = 0.9
+"""The share of the time that is planned for: the rest covers what the pace does not tell."""
+_REPORT = 5.0
+"""Seconds that the report of a run takes, about."""
+_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long runs take.
+
+    Attributes:
+        start: Seconds of a run without its epochs.
+        step: Seconds of an optimizer step.
+        evaluation: Seconds of the evaluation after an epoch.
+    """
+
+    start: float
+    step: float
+    evaluation: float
+
+    def of(self, epochs: int, steps: int) -> float:
+        """Return the seconds of a run.
+
+        Args:
+            epochs: The number of epochs.
+            steps: Optimizer steps per epoch.
+        """
+        return self.start + epochs * (steps * self.step + self.evaluation)
+
+    def within(self, seconds: float, steps: int) -> int:
+        """Return how many epochs fit into a time; 0 or less if not one does."""
+        return math.floor((seconds - self.start) / (steps * self.step + self.evaluation))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the trials are, and how many of the candidates are tried.
+
+    Attributes:
+        epochs: The epochs of a trial.
+        arms: The number of candidates.
+    """
+
+    epochs: int
+    arms: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the choice of a recipe is about to do.
+
+    Attributes:
+        budget: Seconds for the comparison and the training together.
+        trials: Seconds for the comparison.
+        arms: The number of recipes that are compared; None while it is not known.
+    """
+
+    budget: float
+    trials: float = 0.0
+    arms: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe of a run.
+
+    Attributes:
+        config: The config of the run, with the recipe.
+        record: What was tried, for the run's records, as JSON values.
+        table: The summary of the comparison.
+        notices: Notices for the user.
+    """
+
+    config: RunConfig
+    record: dict[str, Any]
+    table: dict[str, Any]
+    notices: tuple[str, ...] = ()
+
+
+def candidates(fixed: Collection[str]) -> tuple[Arm, ...]:
+    """Return the candidates without the keys that are fixed, each combination once.
+
+    Args:
+        fixed: The dotted keys that the user has set.
+    """
+    found: dict[str, Arm] = {}
+    for values in CANDIDATES:
+        left = {
+            key: value
+            for key, value in values.items()
+            if key not in fixed and not (key == _SILENT and "freeze.name" in fixed)
+        }
+        name = ", ".join(str(value) for key, value in left.items() if key != _SILENT)
+        if name:
+            found.setdefault(name, Arm(name, left))
+    return tuple(found.values())
+
+
+def trial_lengths(pace: Pace, seconds: float, arms: int, steps: int) -> Lengths:
+    """Return the length of the trials, such that a round of them fits into a time.
+
+    If the time is too short for all candidates, fewer of them are tried, but at least one.
+
+    Args:
+        pace: The pace of the slowest candidate.
+        seconds: The time for the round.
+        arms: The number of candidates.
+        steps: Optimizer steps per epoch.
+    """
+    fewest, most = (max(1, math.ceil(n / steps)) for n in (_FEWEST, _TRIED))
+    for number in range(arms, 0, -1):
+        epochs = pace.within(seconds / number, steps)
+        if epochs >= fewest:
+            return Lengths(min(epochs, most), number)
+    return Lengths(fewest, 1)
+
+
+def training_epochs(pace: Pace, seconds: float, steps: int) -> int:
+    """Return the epochs of the training, such that it fits into a time; 1 if none does.
+
+    Args:
+        pace: The pace of the recipe.
+        seconds: The time.
+        steps: Optimizer steps per epoch.
+    """
+    most = math.ceil(_FINAL / steps)
+    return max(1, min(pace.within(seconds, steps), most))
+
+
+def choose_recipe(
+    base: RunConfig,
+    fixed: Collection[str],
+    registries: Mapping[str, Registry],
+    place: ComparisonDir,
+    *,
+    budget: float = BUDGET,
+    watch: Watch = lambda step: None,
+    tell: Callable[[Outlook], None] = lambda outlook: None,
+    listeners: Sequence[Listener] = (),
+) -> Recipe:
+    """Compare the candidates on the training classes, and return the recipe for all of them.
+
+    Args:
+        base: The config of the run.
+        fixed: The dotted keys that the user has set; a candidate does not change them.
+        registries: The registry of each component section, and of ``track``.
+        place: Where the comparison is kept. A comparison that was stopped goes on.
+        budget: Seconds for the comparison and the training together.
+        watch: Called before and after each trial.
+        tell: Called before a step's time is measured, and before the trials.
+        listeners: Called with the events of the trials.
+
+    Raises:
+        SiamkitError: The data cannot be used, or a setting is wrong.
+    """
+    begun = time.perf_counter()
+    arms = candidates(fixed)
+    if not arms:
+        raise ConfigError(
+            "there is nothing to choose, because every part of the recipe is set",
+            where="recipe",
+            got=", ".join(sorted(fixed)),
+            hint="leave out some of these settings, or the recipe",
+        )
+    train = base.train.model_copy(update={"epoch_steps": base.train.epoch_steps or _EPOCH})
+    base = base.model_copy(update={"train": train})
+    images, splits = _training(base)
+    plan = Plan((*without_training(), *arms), _FOLDS, (base.train.seed,), budget=_TRIALS * budget)
+    try:
+        divide(images, plan)
+    except DataError as error:
+        raise DataError(
+            f"the training part is too small to compare recipes: {error.what}",
+            where=error.where,
+            hint="leave out the recipe, or add classes",
+        ) from None
+    steps = _steps(base, registries, arms[0], splits)
+    if is_there(place.plan):  # a comparison that was stopped keeps its lengths
+        lengths = _lengths_of(place)
+    else:
+        tell(Outlook(budget))
+        pace = _pilot(base, arms[0], registries, images, plan, place)
+        share = _SLACK * _TRIALS * budget - (time.perf_counter() - begun)
+        lengths = trial_lengths(pace, share, len(arms), steps)
+    tried = arms[: lengths.arms]
+    plan = replace(plan, arms=(*without_training(), *tried))
+    tell(Outlook(budget, _TRIALS * budget, len(tried)))
+    compared = compare(
+        plan,
+        _with_epochs(base, lengths.epochs),
+        registries,
+        place,
+        images=images,
+        watch=watch,
+        listeners=listeners,
+    )
+    table = summary(compared)
+    best = next(arm for arm in plan.arms if arm.name == table["best"])
+    config = config_of(base, registries, best)
+    record = _record(table, budget)
+    if best.trains:
+        steps = _steps(base, registries, best, splits)
+        own = _pace_of(compared, plan.arms.index(best), splits, images)
+        epochs = training_epochs(own, _SLACK * (budget - (time.perf_counter() - begun)), steps)
+        config = _with_epochs(config, epochs)
+        record |= {"epochs": epochs, "expected": own.of(epochs, steps)}
+    notices = []
+    if len(tried) < len(arms):
+        notices.append(
+            f"the budget is too short to compare all {len(arms)} recipes: "
+            f"{plural(len(tried), 'recipe was', 'recipes were')} compared"
+        )
+    return Recipe(config, record, table, tuple(notices))
+
+
+def _training(base: RunConfig) -> tuple[Images, Splits]:
+    """Return the training images of a run as those of a comparison, and the run's data.
+
+    Raises:
+        DataError: The data cannot be used, or has no labels.
+    """
+    splits = load_data(base.data, base.train.seed)
+    opened = open_source(base.data.path, base.data.root, base.data.columns)
+    if splits.train.tuples is not None:
+        raise DataError(
+            f"a recipe is chosen on images with labels, and this data holds {opened.kind}",
+            where=opened.where,
+            hint="leave out the recipe, and choose the settings yourself",
+        )
+    source = usable(opened, base.data).source
+    return Images(source, splits.train, digest(splits.train), ()), splits
+
+
+def _pilot(
+    base: RunConfig,
+    arm: Arm,
+    registries: Mapping[str, Registry],
+    images: Images,
+    plan: Plan,
+    place: ComparisonDir,
+) -> Pace:
+    """Train a few steps of an arm on the images of the first round, and return their pace."""
+    turn = plan.rounds[0]
+    tables = {turn: place.table(turn)}
+    folds = divide(images, plan)
+    root = write_tables(replace(folds, sets={turn: folds.sets[turn]}), tables)
+    run = place.runs / "pilot"
+    where = place_of(tables[turn] / TABLE, root, turn, run)
+    few = {"train.epochs": 1, "train.epoch_steps": _PILOT}
+    config = config_of(base, registries, arm, few, place=where)
+    with writing(place.runs):
+        place.runs.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+
+    def listen(event: Event) -> None:
+        if event.name == "epoch_end":
+            seconds.update({key: event.data[key] for key in ("train_seconds", "seconds")})
+
+    try:
+        result = run_arm([config], [{}], registries, plan.metric, [listen])
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+    evaluation = seconds["seconds"] - seconds["train_seconds"]
+    total = result.seconds + result.filling
+    step = seconds["train_seconds"] / max(result.steps, 1)
+    return Pace(max(total - seconds["seconds"], 0.0), step, evaluation)
+
+
+def _lengths_of(place: ComparisonDir) -> Lengths:
+    """Return the lengths of the trials of a comparison that was stopped."""
+    facts = read_sealed(place.plan, f"remove {place.path}, and repeat the command")
+    try:
+        arms = sum(1 for arm in facts["arms"] if arm["trains"])
+        return Lengths(int(facts["config"]["train.epochs"]), arms)
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            "the file is of another version of siamkit",
+            where=str(place.plan),
+            hint=f"remove {place.path}, and repeat the command",
+        ) from None
+
+
+def _pace_of(compared: Compared, arm: int, splits: Splits, images: Images) -> Pace:
+    """Return the pace of an arm on all training images, from its trials.
+
+    What a network without training takes is the start of a run. The rest is that of the epochs, of
+    which the evaluation grows with the validation images.
+    """
+    still = next(i for i, one in enumerate(compared.plan.arms) if not one.trains)
+    runs = [r for (a, _), r in compared.results.items() if a == arm and r.failed is None]
+    start = min(r.seconds + r.filling for (a, _), r in compared.results.items() if a == still)
+    spent = fmean(r.seconds + r.filling for r in runs)
+    steps = fmean(r.steps for r in runs)
+    epochs = fmean(r.epochs for r in runs)
+    epoch = max(spent - start, 1e-3) / max(epochs, 1)
+    return Pace(2 * start + _REPORT, epoch * epochs / max(steps, 1), 0.0)
+
+
+def _steps(base: RunConfig, registries: Mapping[str, Registry], arm: Arm, splits: Splits) -> int:
+    """Return the optimizer steps per epoch of an arm on all training images."""
+    return len(epoch_steps(config_of(base, registries, arm).train, splits.train, 0))
+
+
+def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
+    train = config.train.model_copy(update={"epochs": epochs})
+    return config.model_copy(update={"train": train})
+
+
+def _record(table: Mapping[str, Any], budget: float) -> dict[str, Any]:
+    """Return what a run records about the choice of its recipe."""
+    keys = ("name", "value", "interval", "runs", "seconds", "epochs", "trains")
+    return {
+        "best": table["best"],
+        "metric": table["metric"],
+        "budget": budget,
+        "seconds": table["seconds"],
+        "arms": [{key: row[key] for key in keys} for row in table["arms"]],
+        "verdict": table["verdict"],
+    }
