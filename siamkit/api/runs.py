@@ -234,11 +234,11 @@ def fit(
     choice = choice_of(recipe, budget, values_of(config, given))
     with log_of(progress) as log:
         listeners = (*own, *log)
-        if memory is None and choice is None:
-            return TrainingResult(_fit.fit(resolved, known, listeners, observers()))
-        if memory is None:
+        if memory is not None:
+            return _fit_on(memory, resolved, known, listeners, choice)
+        if choice is not None:
             return fit_with_recipe(resolved, known, choice, listeners)
-        return _fit_on(memory, resolved, known, listeners, choice)
+        return TrainingResult(_fit.fit(resolved, known, listeners, observers()))
 
 
 def _fit_on(

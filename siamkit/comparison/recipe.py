@@ -71,7 +71,7 @@ _SLACK = 0.9
 """The share of the time that is planned for: the rest covers what the pace does not tell."""
 _REPORT = 5.0
 """Seconds that the report of a run takes, about."""
-_FOLDS = 3
+_FOLDS = (3, 2)
 
 
 @dataclass(frozen=True)
@@ -235,15 +235,8 @@ def choose_recipe(
     train = base.train.model_copy(update={"epoch_steps": base.train.epoch_steps or _EPOCH})
     base = base.model_copy(update={"train": train})
     images, splits = _training(base)
-    plan = Plan((*without_training(), *arms), _FOLDS, (base.train.seed,), budget=_TRIALS * budget)
-    try:
-        divide(images, plan)
-    except DataError as error:
-        raise DataError(
-            f"the training part is too small to compare recipes: {error.what}",
-            where=error.where,
-            hint="leave out the recipe, or add classes",
-        ) from None
+    seed, trials = base.train.seed, _TRIALS * budget
+    plan = Plan((*without_training(), *arms), _folds(images, seed), (seed,), budget=trials)
     steps = _steps(base, registries, arms[0], splits)
     if is_there(place.plan):  # a comparison that was stopped keeps its lengths
         lengths = _lengths_of(place)
@@ -281,6 +274,26 @@ def choose_recipe(
             f"{plural(len(tried), 'recipe was', 'recipes were')} compared"
         )
     return Recipe(config, record, table, tuple(notices))
+
+
+def _folds(images: Images, seed: int) -> int:
+    """Return the number of folds that the images allow, the preferred one if they do.
+
+    Raises:
+        DataError: There are too few classes and images for any.
+    """
+    for number in _FOLDS:
+        try:
+            divide(images, Plan((), number, (seed,)))
+        except DataError as error:
+            problem = error
+        else:
+            return number
+    raise DataError(
+        f"the training part is too small to compare recipes: {problem.what}",
+        where=images.source.where,
+        hint="leave out the recipe, or add classes",
+    )
 
 
 def _training(base: RunConfig) -> tuple[Images, Splits]:

@@ -51,10 +51,10 @@ class RunDir:
     A run starts with ``config.yaml`` (the resolved config), ``plugins.json`` (the distribution that
     registered each component) and ``events.jsonl``. Training adds ``checkpoints/``,
     ``embeddings/`` (of the held-out images), ``calibration.json``, ``metrics.json`` and
-    ``report.html``. A pruned run has ``pruning.json``, and one with an int8
-    prefix ``int8.json``. ``recipe/`` holds the comparison that chose the run's recipe. If unreadable images were left out,
-    ``quarantine.csv`` lists them. A process that uses the run locks ``.lock``, which stays, and
-    describes itself in ``.owner.json``, which it removes at its end.
+    ``report.html``. A pruned run has ``pruning.json``, and one with an int8 prefix ``int8.json``.
+    ``recipe/`` holds the comparison that chose the run's recipe. If unreadable images were left
+    out, ``quarantine.csv`` lists them. A process that uses the run locks ``.lock``, which stays,
+    and describes itself in ``.owner.json``, which it removes at its end.
     """
 
     def __init__(self, path: Path) -> None:

@@ -163,7 +163,8 @@ def run_events(
     yield Event(
         "run_start",
         {
-            "run_dir": str(run_dir), "config": config, "weights": "random", "lr_find": None, "recipe": None,
+            "run_dir": str(run_dir), "config": config, "weights": "random", "lr_find": None,
+            "recipe": None,
             "data": {},
             "notices": ["class '[/bold]' has one image"], "versions": {"siamkit": "0"},
             "epochs": 2, "steps_per_epoch": 2, "device": "cpu",

@@ -22,7 +22,8 @@ RUN = [
 SURFACE = {
     "siamkit": ["--no-plugins", "--plugin", "--debug", "--version -V", "--install-completion",
                 "--show-completion"],
-    "siamkit train": [*RUN, "--resume", "--strict", "--quiet -q", "--json"],
+    "siamkit train": [*RUN, "--resume", "--strict", "--recipe", "--budget",
+                      "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit compare": [
         *RUN, "--policies", "--losses", "--heads", "--backbones", "--vary", "--tune", "--folds",

@@ -1,0 +1,198 @@
+"""Recipes that are chosen on the training classes within a budget."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import siamkit
+from siamkit.comparison import recipe as recipes
+from siamkit.comparison.recipe import (
+    CANDIDATES,
+    Pace,
+    candidates,
+    training_epochs,
+    trial_lengths,
+)
+from siamkit.errors import ConfigError, DataError
+from siamkit.runs.open import OpenRun
+
+Common = Callable[..., dict[str, Any]]
+
+paces = st.builds(Pace, st.floats(0, 20), st.floats(0.001, 5), st.floats(0, 20))
+
+
+@given(paces, st.floats(0, 2000), st.integers(1, 8), st.integers(1, 25))
+def test_trials_fit_into_their_time(pace: Pace, seconds: float, arms: int, steps: int) -> None:
+    found = trial_lengths(pace, seconds, arms, steps)
+    assert 1 <= found.arms <= arms
+    assert found.epochs >= math.ceil(24 / steps)
+    assert (found.epochs - 1) * steps < 150
+    if found.arms > 1:
+        assert found.arms * pace.of(found.epochs, steps) <= seconds * (1 + 1e-9)
+    if found.arms < arms:
+        fewest = math.ceil(24 / steps)
+        assert (found.arms + 1) * pace.of(fewest, steps) > seconds * (1 - 1e-9)
+
+
+@given(paces, st.floats(0, 2000), st.integers(1, 25))
+def test_the_training_fits_into_its_time(pace: Pace, seconds: float, steps: int) -> None:
+    epochs = training_epochs(pace, seconds, steps)
+    assert epochs >= 1
+    assert (epochs - 1) * steps < 400
+    if epochs > 1:
+        assert pace.of(epochs, steps) <= seconds * (1 + 1e-9)
+    if epochs * steps < 400:
+        assert pace.of(epochs + 1, steps) > seconds * (1 - 1e-9)
+
+
+def test_what_the_user_sets_is_not_tried() -> None:
+    every = candidates(())
+    assert [dict(arm.values) for arm in every] == [dict(values) for values in CANDIDATES]
+    for key in ("loss.name", "freeze.name", "head.name", "data.augment.preset"):
+        left = candidates({key})
+        assert left
+        assert not any(key in arm.values for arm in left)
+        assert len({arm.name for arm in left}) == len(left)
+    assert not any("freeze.warmup" in arm.values for arm in candidates({"freeze.name"}))
+    assert candidates({key for values in CANDIDATES for key in values}) == ()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short trials of two candidates."""
+    monkeypatch.setattr(recipes, "CANDIDATES", CANDIDATES[2:])
+    monkeypatch.setattr(recipes, "_TRIED", 4)
+    monkeypatch.setattr(recipes, "_FEWEST", 2)
+    monkeypatch.setattr(recipes, "_FINAL", 6)
+
+
+@pytest.fixture
+def values(common: Common) -> dict[str, Any]:
+    """What the user says: everything but the head, the loss, the policy and the augmentation."""
+    given = common()
+    del given["head"], given["loss"]
+    given["train"] = {"batch_size": 8, "images_per_class": 2}
+    return given
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_is_trained_with_the_best_recipe(values: dict[str, Any], tmp_path: Path) -> None:
+    events: list[siamkit.Event] = []
+    result = siamkit.fit(
+        values, recipe="auto", budget=600, run_dir=tmp_path / "run", listeners=[events.append]
+    )
+    run = OpenRun(tmp_path / "run", siamkit.api.entries.registries)
+    (start,) = (event.data for event in events if event.name == "run_start")
+    tried = start["recipe"]
+    assert {row["name"] for row in tried["arms"]} >= {"untrained", "closed form"}
+    best = next((c for c in candidates(()) if c.name == tried["best"]), None)
+    if best is None:
+        assert run.config.train.epochs == 0
+    else:
+        assert run.config.freeze.name == best.values["freeze.name"]
+        assert run.config.head.name == best.values["head.name"]
+        assert run.config.train.epochs == tried["epochs"]
+    assert (tmp_path / "run" / "recipe" / "comparison.html").is_file()
+    assert result.metrics["best"]["recall@1"] >= 0
+    trains = json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text())
+    assert len(trains["arms"]) == 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_validation_classes_of_the_run_choose_no_recipe(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    events: list[siamkit.Event] = []
+    siamkit.fit(values, recipe="auto", run_dir=tmp_path / "run", listeners=[events.append])
+    run = OpenRun(tmp_path / "run", siamkit.api.entries.registries)
+    held = run.held_out("val")
+    assert held is not None
+    tables = list((tmp_path / "run" / "recipe" / "tables").rglob("images.csv"))
+    assert len(tables) == 2
+    for table in tables:
+        text = table.read_text()
+        assert not any(f"{name}/" in text for name in held.images.classes)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_choice_that_was_stopped_goes_on(values: dict[str, Any], tmp_path: Path) -> None:
+    from siamkit.api.recipes import Choice, fit_with_recipe
+    from siamkit.comparison.compare import Step
+
+    class Stopped(Exception):
+        pass
+
+    steps: list[str] = []
+
+    def watch(step: Step) -> None:
+        if step.result is not None:
+            steps.append(step.arm)
+            if len(steps) == 3:
+                raise Stopped
+
+    config = siamkit.api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    known = siamkit.api.registries()
+    with pytest.raises(Stopped):
+        fit_with_recipe(config, known, Choice(budget=600, watch=watch), [])
+    before = json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text())
+    fit_with_recipe(config, known, Choice(budget=600, watch=watch), [])
+    assert json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text()) == before
+    assert len(steps) == 2 * 4, "each arm was tried once in each round"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_killed_before_its_first_checkpoint_keeps_the_choice(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit.api.recipes import Choice, fit_with_recipe
+    from siamkit.training.loop import Trainer
+
+    config = siamkit.api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    known = siamkit.api.registries()
+    plain = Trainer.run
+
+    def killed(trainer: Trainer) -> None:
+        if trainer.run_dir.path == tmp_path / "run":
+            raise RuntimeError("killed")
+        plain(trainer)
+
+    monkeypatch.setattr(Trainer, "run", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit_with_recipe(config, known, Choice(), [])
+    monkeypatch.undo()
+    monkeypatch.setattr(recipes, "CANDIDATES", CANDIDATES[2:])
+    result = fit_with_recipe(config, known, Choice(), [])
+    assert result.run_dir == tmp_path / "run"
+
+
+def test_wrong_choices_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    for wrong, message in (
+        ({"recipe": "best"}, "is no recipe"),
+        ({"budget": 60}, "works only with a recipe"),
+        ({"recipe": "auto", "budget": 0}, "must be above 0"),
+        ({"recipe": "auto", "epochs": 3}, "cannot be combined with a recipe"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            siamkit.fit(values, run_dir=tmp_path / "run", **wrong)
+    with pytest.raises(ConfigError, match="nothing to choose"):
+        siamkit.fit(
+            values, recipe="auto", run_dir=tmp_path / "run", loss="triplet", freeze="full",
+            head="linear", data={"augment": "none"},
+        )  # fmt: skip
+
+
+def test_too_few_training_classes_are_named(
+    values: dict[str, Any], make_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_images({"a": 3, "b": 3, "c": 3, "d": 3}, size=32)
+    values = {**values, "data": {**values["data"], "path": str(folder)}}
+    with pytest.raises(DataError, match="too small to compare recipes"):
+        siamkit.fit(values, recipe="auto", run_dir=tmp_path / "run")
