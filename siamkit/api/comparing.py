@@ -17,7 +17,7 @@ from siamkit.comparison.arms import arms_of
 from siamkit.comparison.compare import Step
 from siamkit.comparison.compare import compare as _compare
 from siamkit.comparison.directory import ComparisonDir
-from siamkit.comparison.plan import METRICS, Plan
+from siamkit.comparison.plan import EQUAL, METRICS, Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of
 from siamkit.config import RunConfig
@@ -54,6 +54,7 @@ def compare(
     folds: int = 3,
     seeds: int = 3,
     metric: str = "recall@1",
+    equal: str = "images",
     budget: float | None = None,
     output: str | Path | None = None,
     watch: Callable[[Step], None] | None = None,
@@ -83,6 +84,8 @@ def compare(
         seeds: The number of times that the folds are trained, each time with another seed and
             another division into folds.
         metric: ``recall@1`` or ``map@r``.
+        equal: What all arms get equally much of. ``images``: as many epochs. ``time``: cheap arms
+            train for more epochs; the first round is trained twice, to measure the times.
         budget: Seconds that all runs may take together; None for no limit. The first round is
             always finished.
         output: The directory of the comparison; None: ``comparisons/<time>-<data>``.
@@ -113,6 +116,10 @@ def compare(
             "is no metric to compare by", where=argument("metric"), got=metric,
             allowed=" or ".join(METRICS),
         )  # fmt: skip
+    if equal not in EQUAL:
+        raise ConfigError(
+            "is unknown", where=argument("equal"), got=equal, allowed=" or ".join(EQUAL)
+        )
     if budget is not None and not budget > 0:
         raise ConfigError("must be above 0", where=argument("budget"), got=budget)
     base, known, memory = resolved_call(config, sections)
@@ -124,6 +131,7 @@ def compare(
         metric,
         tuned,
         budget,
+        equal,
     )
     folder = path_of(output, "output") if output is not None else unused(_default(base))
     place = ComparisonDir(Path(folder).absolute())

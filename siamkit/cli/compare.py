@@ -87,6 +87,16 @@ Metric = Annotated[
         rich_help_panel=_PROTOCOL,
     ),
 ]
+Equal = Annotated[
+    str,
+    typer.Option(
+        metavar="images|time",
+        help="What all arms get equally much of. images: they train for the same number of epochs. "
+        "time: cheap arms train for more epochs.",
+        autocompletion=completion.choices("images", "time"),
+        rich_help_panel=_PROTOCOL,
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option(
@@ -125,6 +135,7 @@ def compare(
     folds: Folds = 3,
     seeds: Seeds = 3,
     metric: Metric = "recall@1",
+    equal: Equal = "images",
     budget: Budget = None,
     place: Place = None,
     quiet: Quiet = False,
@@ -161,6 +172,7 @@ def compare(
         folds=folds,
         seeds=seeds,
         metric=metric,
+        equal=equal,
         budget=limit,
         output=place,
         watch=None if quiet else _told,

@@ -10,6 +10,7 @@ from typing import Any
 
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.directory import ComparisonDir, Unit
+from siamkit.comparison.equal import first_round, with_equal_times
 from siamkit.comparison.folds import Images, divide, open_images, write_tables
 from siamkit.comparison.intervals import mean
 from siamkit.comparison.plan import Plan
@@ -102,6 +103,13 @@ def compare(
     _require_arms(plan, base, registries)
     data = open_images(base) if images is None else images
     folds = divide(data, plan)
+    if plan.equal == "time":
+        pilot = ComparisonDir(place.pilot)
+        first = compare(
+            first_round(plan), base, registries, pilot, images=data, watch=watch,
+            listeners=listeners,
+        )  # fmt: skip
+        plan = with_equal_times(plan, base, registries, first.results)
     place.begin(_facts(plan, base, data))
     tables = {turn: place.table(turn) for turn in plan.rounds}
     root = write_tables(folds, tables)

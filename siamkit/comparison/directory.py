@@ -27,9 +27,10 @@ class ComparisonDir:
 
     ``comparison.json`` holds the plan. ``results/`` holds a file for each finished run, and
     ``tables/`` the images of each round. ``runs/`` holds the runs that are being trained, which
-    are removed when they are finished. At the end, ``best.yaml`` is the config of the best arm, and
-    ``comparison.html`` is the report. Each run has a lock, so several processes may work on one
-    comparison.
+    are removed when they are finished. ``pilot/`` is the comparison that tells how long the arms
+    take, if all shall take equally long. At the end, ``best.yaml`` is the config of the best arm,
+    and ``comparison.html`` is the report. Each run has a lock, so several processes may work on
+    one comparison.
 
     Args:
         path: The directory.
@@ -42,6 +43,7 @@ class ComparisonDir:
         self.tables = path / "tables"
         self.runs = path / "runs"
         self.data = path / "data"
+        self.pilot = path / "pilot"
         self.best = path / "best.yaml"
         self.report = path / "comparison.html"
         self._read: dict[Unit, ArmResult] = {}
@@ -70,7 +72,7 @@ class ComparisonDir:
                 raise ConfigError("is not a directory", where=str(self.path))
             self.path.mkdir(parents=True, exist_ok=True)
             there = {path for path in self.path.iterdir() if not is_leftover(path)}
-            if there - {self.data, self.tables, self.runs}:
+            if there - {self.data, self.tables, self.runs, self.pilot}:
                 raise ConfigError(
                     "the folder is not empty, and holds no comparison to go on with",
                     where=str(self.path),

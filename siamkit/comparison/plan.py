@@ -9,6 +9,9 @@ from typing import Any
 
 from siamkit.comparison.arms import Arm
 
+EQUAL = ("images", "time")
+"""What all arms get equally much of."""
+
 METRICS = ("recall@1", "map@r")
 """The metrics that arms can be compared by: means over queries."""
 
@@ -42,6 +45,7 @@ class Plan:
         metric: The metric to compare; one of :data:`METRICS`.
         tuned: The values to try in each run, by dotted key. The validation images choose.
         budget: Seconds that all runs may take together; None for no limit.
+        equal: What all arms get equally much of; one of :data:`EQUAL`.
     """
 
     arms: tuple[Arm, ...]
@@ -50,6 +54,7 @@ class Plan:
     metric: str = "recall@1"
     tuned: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     budget: float | None = None
+    equal: str = "images"
 
     @property
     def rounds(self) -> tuple[Round, ...]:
@@ -78,5 +83,6 @@ class Plan:
             "folds": self.folds,
             "seeds": list(self.seeds),
             "metric": self.metric,
+            "equal": self.equal,
             "tuned": {key: list(values) for key, values in self.tuned.items()},
         }

@@ -58,6 +58,7 @@ def summary(compared: Compared) -> dict[str, Any]:
         "how": compared.how,
         "folds": plan.folds,
         "seeds": list(plan.seeds),
+        "equal": plan.equal,
         "rounds": compared.race.round,
         "of": len(plan.rounds),
         "tuned": {key: list(values) for key, values in plan.tuned.items()},

@@ -82,7 +82,8 @@ def protocol(values: Json) -> str:
     done = f"{values['rounds']} of {plural(values['of'], 'run')} per arm ({parts})"
     text = (
         f"{values['metric']} on held-out classes, {done}; in each run, all arms have the same seed "
-        "and the same classes"
+        "and the same classes, and "
+        + ("see equally many images" if values["equal"] == "images" else "take about equally long")
     )
     for key, tried in values["tuned"].items():
         among = ", ".join(map(str, tried))

@@ -27,7 +27,7 @@ SURFACE = {
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit compare": [
         *RUN, "--policies", "--losses", "--heads", "--backbones", "--vary", "--tune", "--folds",
-        "--seeds", "--metric", "--budget", "--output -o", "--quiet -q", "--json",
+        "--seeds", "--metric", "--equal", "--budget", "--output -o", "--quiet -q", "--json",
     ],
     "siamkit lr-find": [*RUN, "--phase", "--epoch", "--steps", "--from", "--to", "--output -o",
                         "--json"],

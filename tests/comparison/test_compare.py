@@ -315,6 +315,22 @@ def test_the_budget_ends_the_comparison_after_a_whole_round(common: Common, tmp_
     assert all(row["interval"] is None for row in result["arms"])
 
 
+def test_cheap_arms_train_longer_if_all_shall_take_equally_long(
+    common: Common, tmp_path: Path
+) -> None:
+    given = {"policies": ["freeze-all", "full"], "folds": 2, "seeds": 1, "equal": "time"}
+    result = siamkit.compare(common(), output=tmp_path / "c", **given)
+    epochs = {row["name"]: row["epochs"] for row in result["arms"] if row["trains"]}
+    assert min(epochs.values()) == 2
+    assert max(epochs.values()) <= 40
+    first = json.loads((tmp_path / "c" / "pilot" / "comparison.json").read_text())
+    assert first["equal"] == "images"
+    again = siamkit.compare(common(), output=tmp_path / "c", **given)
+    assert dict(again) == dict(result), "the lengths are measured once"
+    with pytest.raises(ConfigError, match="equal: is unknown"):
+        siamkit.compare(common(), output=tmp_path / "d", equal="money")
+
+
 # --- data ----------------------------------------------------------------------------------------
 
 

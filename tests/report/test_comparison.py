@@ -38,7 +38,8 @@ def row(name: str, value: float, **others: Any) -> dict[str, Any]:
 @pytest.fixture
 def values() -> dict[str, Any]:
     return {
-        "metric": "recall@1", "how": "class-disjoint", "folds": 3, "seeds": [0, 1, 2],
+        "metric": "recall@1", "equal": "images", "how": "class-disjoint", "folds": 3,
+        "seeds": [0, 1, 2],
         "rounds": 9, "of": 9, "tuned": {"optimizer.lr": [0.001, 0.004]}, "budget": None,
         "over_budget": False,
         "arms": [
@@ -75,8 +76,8 @@ def test_the_table_shows_what_was_measured(values: dict[str, Any]) -> None:
 def test_the_protocol_and_the_facts_are_sentences(values: dict[str, Any]) -> None:
     assert protocol(values) == (
         "recall@1 on held-out classes, 9 of 9 runs per arm (3 folds x 3 seeds); in each run, all "
-        "arms have the same seed and the same classes; optimizer.lr is chosen among 0.001, 0.004 "
-        "on validation images"
+        "arms have the same seed and the same classes, and see equally many images; optimizer.lr "
+        "is chosen among 0.001, 0.004 on validation images"
     )
     texts = facts({**values, "over_budget": True, "budget": 90.0, "rounds": 1})
     assert texts[0].startswith("All runs took 6 min 40 s, of which 30 s were for features")

@@ -1,0 +1,56 @@
+"""Equal times: gives cheap arms more epochs, so that all arms take about equally long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from siamkit.comparison.arms import Arm
+from siamkit.comparison.plan import Plan
+from siamkit.comparison.race import Results
+from siamkit.comparison.unit import config_of
+from siamkit.config import RunConfig
+from siamkit.registry import Registry
+
+_MOST = 20
+"""The most times the epochs of the base config that an arm gets."""
+
+
+def first_round(plan: Plan) -> Plan:
+    """Return the plan of a comparison of one round, in which all arms see equally many images."""
+    # Every budget lets the first round through, and a tiny one nothing else.
+    return replace(plan, equal="images", budget=1e-9, tuned={})
+
+
+def with_equal_times(
+    plan: Plan, base: RunConfig, registries: Mapping[str, Registry], results: Results
+) -> Plan:
+    """Return the plan with epochs for each trained arm, such that all take about equally long.
+
+    The slowest arm keeps its epochs. The seconds of an arm are those of its first round without the
+    features, which all arms share, and without what a network without training takes too.
+
+    Args:
+        plan: The plan.
+        base: The config of all arms.
+        registries: The registry of each component section.
+        results: The results of :func:`first_round`.
+    """
+    still = [results[i, 0].seconds for i, arm in enumerate(plan.arms) if not arm.trains]
+    start = min(still, default=0.0)
+    trained = [
+        i
+        for i, arm in enumerate(plan.arms)
+        if arm.trains and results[i, 0].failed is None and results[i, 0].epochs
+    ]
+    costs = {i: max(results[i, 0].seconds - start, 1e-3) for i in trained}
+    longest = max(costs.values(), default=0.0)
+
+    def lengthened(number: int, arm: Arm) -> Arm:
+        if number not in costs:
+            return arm
+        epochs = config_of(base, registries, arm).train.epochs
+        more = round(epochs * min(longest / costs[number], _MOST))
+        return replace(arm, values={**arm.values, "train.epochs": max(more, epochs)})
+
+    return replace(plan, arms=tuple(lengthened(i, arm) for i, arm in enumerate(plan.arms)))

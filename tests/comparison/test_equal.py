@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+import siamkit
+from siamkit.comparison.arms import Arm
+from siamkit.comparison.equal import first_round, with_equal_times
+from siamkit.comparison.plan import Plan
+from siamkit.comparison.results import ArmResult
+
+ARMS = (Arm("still", trains=False), Arm("slow"), Arm("quick"), Arm("tiny"), Arm("broken"))
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(ARMS, equal="time", tuned={"optimizer.lr": (1, 2)}, budget=99.0)
+
+
+def lengths(plan: Plan, seconds: dict[int, float]) -> dict[str, int | None]:
+    base = siamkit.api.load_config({"train": {"epochs": 10}})
+    results = {(i, 0): ArmResult(seconds=s, epochs=0 if i == 0 else 10) for i, s in seconds.items()}
+    results[4, 0] = ArmResult(failed="no")
+    found = with_equal_times(plan, base, siamkit.api.registries(), results)
+    return {arm.name: arm.values.get("train.epochs") for arm in found.arms}
+
+
+def test_the_slowest_arm_keeps_its_epochs_and_the_others_get_more(plan: Plan) -> None:
+    assert lengths(plan, {0: 2.0, 1: 12.0, 2: 7.0, 3: 2.0}) == {
+        "still": None, "slow": 10, "quick": 20, "tiny": 200, "broken": None,
+    }  # fmt: skip
+
+
+def test_the_first_round_has_equal_images_and_tunes_nothing(plan: Plan) -> None:
+    first = first_round(plan)
+    assert (first.equal, first.tuned) == ("images", {})
+    assert first.budget is not None and first.budget < 1e-6
