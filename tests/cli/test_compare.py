@@ -58,6 +58,7 @@ def test_json_is_one_object(quick: Any, tmp_path: Path) -> None:
     assert again.json == result.json
 
 
+@pytest.mark.slow
 def test_any_key_is_varied(quick: Any, tmp_path: Path) -> None:
     result = quick(
         "--policies", "full", "--vary", "optimizer.lr=0.001,0.01", "--augment", "none,marks",

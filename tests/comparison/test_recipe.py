@@ -106,6 +106,7 @@ def test_a_run_is_trained_with_the_best_recipe(values: dict[str, Any], tmp_path:
     assert len(trains["arms"]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_validation_classes_of_the_run_choose_no_recipe(
     values: dict[str, Any], tmp_path: Path
@@ -122,6 +123,7 @@ def test_the_validation_classes_of_the_run_choose_no_recipe(
         assert not any(f"{name}/" in text for name in held.images.classes)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_choice_that_was_stopped_goes_on(values: dict[str, Any], tmp_path: Path) -> None:
     from siamkit.api.recipes import Choice, fit_with_recipe
@@ -148,6 +150,7 @@ def test_a_choice_that_was_stopped_goes_on(values: dict[str, Any], tmp_path: Pat
     assert len(steps) == 2 * 4, "each arm was tried once in each round"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_killed_before_its_first_checkpoint_keeps_the_choice(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
