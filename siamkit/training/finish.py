@@ -41,9 +41,10 @@ def embed_held_out(trainer: Trainer, best: SavedCheckpoint) -> dict[str, HeldOut
     held_out: dict[str, HeldOut] = {}
     for part in (VAL, TEST):
         if part in trainer.sets:
-            if part == TEST:
-                trainer.stock(part, trainer.execution)
-            embeddings = trainer.scorer.from_rows(part, trainer.execution)
+            execution = trainer.execution
+            if part == TEST and execution is not None and not trainer.stocked(part, execution):
+                execution = None
+            embeddings = trainer.scorer.from_rows(part, execution)
             if embeddings is None:
                 embeddings = trainer.scorer.embedded(part, setup.net, kernel)
             images = trainer.sets[part].images

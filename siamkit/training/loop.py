@@ -13,7 +13,7 @@ from siamkit.engine.blank import SuffixError
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
-from siamkit.errors import Interrupted
+from siamkit.errors import Interrupted, ResourceError
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import HEAD, FreezePlan, Phase
@@ -215,18 +215,26 @@ class Trainer:
         if self.state.solved and self.train.epochs:
             self.emit("notice", {"text": start_text(self.state, self.setup.schedule.monitor)})
         if TEST in self.sets:
-            self.stock(TEST, execution)
-            read = self.scorer.read(TEST, execution)
+            ready = self.stocked(TEST, execution)
+            read = self.scorer.read(TEST, execution, live=not ready)
             self.state.untrained_test, _ = self.scorer.untrained(TEST, read)
         self.emit("untrained", self.state.untrained)
 
-    def stock(self, name: str, execution: Execution | None) -> None:
+    def stocked(self, name: str, execution: Execution) -> bool:
         """Compute and store the rows of a set that is not evaluated in every epoch.
 
-        Nothing happens if nothing is cached, or if the cached features are rounded.
+        Returns:
+            Whether the set can be read from the cache: it is exact, and the disk has room.
         """
-        if execution is not None and execution.decision.keeps_exact_rows:
+        if not execution.decision.keeps_exact_rows:
+            return False
+        try:
             self.engine.stock(execution, name)
+        except ResourceError as error:
+            text = f"the {name} images are embedded without the cache: {error.what}"
+            self.emit("notice", {"text": text})
+            return False
+        return True
 
     def _plan(self) -> FreezePlan:
         """Return the plan of the current epoch.

@@ -68,15 +68,18 @@ class Scorer:
         self.remarks[name] = collapse(embeddings)
         return self.score(name, embeddings)
 
-    def read(self, name: str, execution: Execution, source: str | None = None) -> Embeddings:
+    def read(
+        self, name: str, execution: Execution, source: str | None = None, *, live: bool = False
+    ) -> Embeddings:
         """Return what the head reads of an image set ``[N, D]``, computed by ``execution``.
 
         Args:
             name: The image set.
             execution: The execution of the phase.
             source: The name under which the execution knows the images; None for ``name``.
+            live: Whether to run the network even if the execution has features.
         """
-        if execution.gives_features:
+        if execution.gives_features and not live:
             return self._embed(name, execution.sources[source or name], _as_it_is)
         return self.embedded(name, self.setup.net.extractor, execution.decision.kernel)
 
