@@ -69,6 +69,11 @@ def command_line(flag_of: FlagOf) -> Iterator[None]:
         _flag_of = before
 
 
+def on_command_line() -> bool:
+    """Return whether messages are for a user of the command line, not of Python."""
+    return _flag_of is not None
+
+
 def setting(key: str, value: Any = None) -> str:
     """Return how the user sets a key of the config, such as ``--lr 0.001`` or ``lr=0.001``.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from siamkit.api.configuring import Config, placed, resolved_call
+from siamkit.api.configuring import Config, placed, resolved_call, values_of
 from siamkit.api.listening import checked
 from siamkit.api.results import ComparisonResult
 from siamkit.checks import whole_number
@@ -26,7 +27,7 @@ from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
 from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
-from siamkit.spelling import argument
+from siamkit.spelling import argument, setting
 
 POLICIES = ("freeze-all", "stages", "gradual-unfreeze", "full")
 """The freeze policies that are compared if nothing else is asked for."""
@@ -58,6 +59,7 @@ def compare(
     budget: float | None = None,
     output: str | Path | None = None,
     watch: Callable[[Step], None] | None = None,
+    begun: Callable[[Path], None] | None = None,
     listeners: Iterable[Listener] = (),
     **sections: Any,
 ) -> ComparisonResult:
@@ -90,6 +92,7 @@ def compare(
             always finished.
         output: The directory of the comparison; None: ``comparisons/<time>-<data>``.
         watch: Called before and after each run.
+        begun: Called with the directory before the first run.
         listeners: Called with the events of the runs.
         **sections: Arguments as for :func:`fit`: names, mappings or objects.
 
@@ -106,8 +109,22 @@ def compare(
         _AXES[name]: _values(name, values) for name, values in given.items() if values is not None
     }
     axes |= {key: _values(f"vary[{key!r}]", values) for key, values in (vary or {}).items()}
-    if not any(len(values) > 1 for values in axes.values()) and policies is None:
+    if wrong := sorted(key for key in {*axes, *(tune or {})} if _is_taken(key)):
+        raise ConfigError(
+            "cannot be varied, because the comparison sets it",
+            where=wrong[0],
+            hint=f"{argument('folds')} and {argument('seeds')} decide the data of a run",
+        )
+    if equal == "time" and "train.epochs" in (tune or {}):
+        raise ConfigError(
+            "cannot be tuned if all arms shall take equally long", where="train.epochs"
+        )
+    base, known, memory = resolved_call(config, sections)
+    one = policies is None and "freeze" not in values_of(config, sections)
+    if one and not any(len(values) > 1 for values in axes.values()):
         axes = {"freeze.name": POLICIES, **axes}
+    if not axes:
+        axes = {"freeze.name": (base.freeze.name,)}
     tuned = {key: _values(f"tune[{key!r}]", values) for key, values in (tune or {}).items()}
     if twice := sorted(set(axes) & set(tuned)):
         raise ConfigError("is varied and tuned", where=twice[0], hint="choose one of the two")
@@ -122,7 +139,14 @@ def compare(
         )
     if budget is not None and not budget > 0:
         raise ConfigError("must be above 0", where=argument("budget"), got=budget)
-    base, known, memory = resolved_call(config, sections)
+    if base.data.folds is not None:
+        raise ConfigError(
+            "has no effect on a comparison", where=setting("data.folds"), got=base.data.folds,
+            hint=f"set {argument('folds')}",
+        )  # fmt: skip
+    if base.train.monitor is None:
+        train = base.train.model_copy(update={"monitor": metric})
+        base = base.model_copy(update={"train": train})
     first = base.train.seed
     plan = Plan(
         arms_of(axes),
@@ -136,14 +160,19 @@ def compare(
     folder = path_of(output, "output") if output is not None else unused(_default(base))
     place = ComparisonDir(Path(folder).absolute())
     notices: list[str] = []
-    if memory is not None:
-        base = placed(items_of(memory, notices), base, place.data)
-    told = watch or (lambda step: None)
-    try:
-        compared = _compare(plan, base, known, place, watch=told, listeners=checked(listeners))
-    finally:
-        if memory is not None and not place.plan.exists():  # refused before it began
-            shutil.rmtree(place.path, ignore_errors=True)
+    place.require_free()
+    if begun is not None:
+        begun(place.path)
+    told, heard = watch or (lambda step: None), checked(listeners)
+    with TemporaryDirectory() as draft:
+        settle: Callable[[], RunConfig] | None = None
+        if memory is not None:
+            # Until it is sure that they belong into the folder, the images are kept elsewhere.
+            items, own = items_of(memory, notices), base
+            base = placed(items, base, Path(draft).resolve())
+            settle = partial(placed, items, own, place.data)
+        compared = _compare(plan, base, known, place, settle=settle, watch=told, listeners=heard)
+        base = compared.base
     found = summary(compared)
     best = next(arm for arm in plan.arms if arm.name == found["best"])
     write_atomic(place.best, config_of(base, known, best, _usual(found)).to_yaml())
@@ -158,6 +187,17 @@ def compare(
 
     write_comparison_page(result, place.report)
     return ComparisonResult(result)
+
+
+_TAKEN = (
+    "data.path", "data.root", "data.path_column", "data.label_column", "data.folds", "data.fold",
+    "data.val_fraction", "train.seed", "train.monitor", "run_dir", "report", "track",
+)  # fmt: skip
+"""The keys that a comparison sets for each run, or that have no effect in it."""
+
+
+def _is_taken(key: str) -> bool:
+    return key in _TAKEN or key.partition(".")[0] in ("run_dir", "report", "track", "calibration")
 
 
 def _values(where: str, values: Any) -> tuple[Any, ...]:

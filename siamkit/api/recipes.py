@@ -17,7 +17,7 @@ from siamkit.errors import ConfigError
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
-from siamkit.spelling import argument, setting
+from siamkit.spelling import argument, on_command_line, setting, settings
 from siamkit.training import fit as _fit
 
 AUTO = "auto"
@@ -97,6 +97,8 @@ def fit_with_recipe(
     recipe = choose_recipe(
         config, choice.fixed, known, place,
         budget=choice.budget, tell=choice.tell, watch=choice.watch,
+        again=f"repeat the command with {settings({'run_dir': str(run.path)})}"
+        + (f" and {argument('resume', AUTO)}" if on_command_line() else ""),
     )  # fmt: skip
     from siamkit.report.html.comparison import write_comparison_page
 

@@ -148,8 +148,8 @@ def compare(
     the head in closed form are always compared too. Takes the flags of 'train' for what all arms
     have in common. Several presets after --augment, separated by commas, are compared as well.
     """
+    policy = _listed(policies)
     axes = {
-        "freeze.name": _listed(policies),
         "loss.name": _listed(losses),
         "head.name": _listed(heads),
         "backbone.name": _listed(backbones),
@@ -166,7 +166,7 @@ def compare(
     config = replace(flags, augment=None).load()
     result = api.compare(
         config,
-        policies=axes.pop("freeze.name"),
+        policies=policy or ([flags.freeze_policy] if flags.freeze_policy else None),
         vary={**{k: v for k, v in axes.items() if v is not None}, **_values("--vary", vary)},
         tune=_values("--tune", tune),
         folds=folds,
@@ -176,6 +176,7 @@ def compare(
         budget=limit,
         output=place,
         watch=None if quiet else _told,
+        begun=None if quiet else lambda path: output.say(f"comparison: {path}"),
     )
     if json:
         output.emit_json("compare", result)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -19,9 +20,20 @@ from siamkit.comparison.results import ArmResult
 from siamkit.comparison.unit import config_of, place_of, run_arm
 from siamkit.config import RunConfig, decisive
 from siamkit.data.memory import TABLE
-from siamkit.errors import ConfigError, NonFiniteError, PluginError, SiamkitError
+from siamkit.errors import (
+    ConfigError,
+    Interrupted,
+    NonFiniteError,
+    PluginError,
+    SiamkitError,
+)
+from siamkit.files import sha256_of
+from siamkit.model.pruning import Pruning
+from siamkit.model.quantized import Quantized
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
+from siamkit.spelling import setting
+from siamkit.training.build import providers
 from siamkit.version import VERSION
 
 _WAIT = 0.5  # seconds between looks at what other processes have finished
@@ -66,6 +78,8 @@ class Compared:
         race: The state at the end.
         how: A description of the folds.
         notices: Notices about the data.
+        base: The config of all arms, with the place of the data.
+        pilot: The results of the runs that only measured how long the arms take.
     """
 
     plan: Plan
@@ -73,6 +87,8 @@ class Compared:
     race: Race
     how: str
     notices: tuple[str, ...]
+    base: RunConfig
+    pilot: Results = field(default_factory=dict)
 
 
 def compare(
@@ -82,6 +98,8 @@ def compare(
     place: ComparisonDir,
     *,
     images: Images | None = None,
+    settle: Callable[[], RunConfig] | None = None,
+    again: str | None = None,
     watch: Watch = lambda step: None,
     listeners: Sequence[Listener] = (),
 ) -> Compared:
@@ -93,6 +111,10 @@ def compare(
         registries: The registry of each component section, and of ``track``.
         place: The directory of the comparison.
         images: The images; None to open the data of the config.
+        settle: Puts the data into the directory, and returns the config with its new place; None
+            if the data stays where it is.
+        again: How the user continues a comparison that was stopped; None for the same command with
+            this directory.
         watch: Called before and after each run.
         listeners: Called with the events of the runs.
 
@@ -103,6 +125,13 @@ def compare(
     _require_arms(plan, base, registries)
     data = open_images(base) if images is None else images
     folds = divide(data, plan)
+    place.begin(_facts(plan, base, registries, folds.digest(data.digest)))
+    if settle is not None:
+        base = settle()
+        data = open_images(base)
+        folds = divide(data, plan)
+    again = again or f"repeat the command with {setting('output', str(place.path))}"
+    first: Compared | None = None
     if plan.equal == "time":
         pilot = ComparisonDir(place.pilot)
         first = compare(
@@ -110,7 +139,6 @@ def compare(
             listeners=listeners,
         )  # fmt: skip
         plan = with_equal_times(plan, base, registries, first.results)
-    place.begin(_facts(plan, base, data))
     tables = {turn: place.table(turn) for turn in plan.rounds}
     root = write_tables(folds, tables)
 
@@ -128,6 +156,9 @@ def compare(
             return run_arm(configs, variants, registries, plan.metric, listeners)
         except (NonFiniteError, PluginError, ConfigError) as error:
             return ArmResult(failed=str(error))
+        except Interrupted as error:
+            what = f"the comparison was stopped: {error.what}"
+            raise Interrupted(what, exit_code=error.exit_code, hint=again) from None
 
     while True:
         results = place.done(plan)
@@ -138,7 +169,9 @@ def compare(
             time.sleep(_WAIT)
     place.finish()
     _require_some(plan, results)
-    return Compared(plan, results, state, folds.how, (*data.notices, *folds.notices))
+    notices = (*data.notices, *folds.notices)
+    piloted = {} if first is None else first.results
+    return Compared(plan, results, state, folds.how, notices, base, piloted)
 
 
 def _next(
@@ -188,10 +221,33 @@ def _ahead(plan: Plan, state: Race, results: Results) -> float | None:
     return max(0.0, min(ahead, left))
 
 
-def _facts(plan: Plan, base: RunConfig, data: Images) -> dict[str, Any]:
-    """Return what decides the results of a comparison."""
+def _facts(
+    plan: Plan, base: RunConfig, registries: Mapping[str, Registry], data: str
+) -> dict[str, Any]:
+    """Return what decides the results of a comparison, like the identity of a run.
+
+    Args:
+        plan: The plan.
+        base: The config of all arms.
+        registries: The registry of each component section.
+        data: The digest of the folds.
+    """
     config = {k: v for k, v in decisive(base).items() if k != "train.seed"}
-    return {"siamkit": VERSION, **plan.to_json(), "config": config, "data": data.digest}
+    backbone = base.backbone
+    weights = {
+        "weights": None if backbone.weights is None else sha256_of(Path(backbone.weights)),
+        "pruning": None if backbone.pruning is None else Pruning.load(backbone.pruning).digest,
+        "int8": None if backbone.int8 is None else Quantized.load(backbone.int8).digest,
+    }
+    plugins = {
+        provider.distribution: provider.version
+        for arm in plan.arms
+        for provider in providers(config_of(base, registries, arm), registries).values()
+    }
+    return {
+        "siamkit": VERSION, **plan.to_json(), "config": config, "data": data,
+        "weights": weights, "plugins": dict(sorted(plugins.items())),
+    }  # fmt: skip
 
 
 def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry]) -> None:

@@ -48,38 +48,44 @@ class ComparisonDir:
         self.report = path / "comparison.html"
         self._read: dict[Unit, ArmResult] = {}
 
-    def begin(self, facts: Mapping[str, Any]) -> bool:
-        """Write the plan of a new comparison, or check that an earlier one has the same plan.
-
-        Args:
-            facts: What decides the results, as JSON values without tuples.
-
-        Returns:
-            Whether the comparison was there already.
+    def require_free(self) -> None:
+        """Check that the folder is missing, empty or a comparison's. Nothing is changed.
 
         Raises:
-            ConfigError: The directory holds something else, or another comparison.
+            ConfigError: The folder holds something else, or lies in a run.
+            ResourceError: The folder cannot be read.
         """
-        if is_there(self.plan):
-            self._require_same(facts)
-            return True
-        if outer := run_around(self.path):
-            raise ConfigError(
-                f"lies in the run {outer}", where=str(self.path), hint="choose another folder"
-            )
         with writing(self.path):
+            if is_there(self.plan):
+                return
+            if outer := run_around(self.path):
+                hint = "choose another folder"
+                raise ConfigError(f"lies in the run {outer}", where=str(self.path), hint=hint)
             if self.path.exists() and not self.path.is_dir():
                 raise ConfigError("is not a directory", where=str(self.path))
-            self.path.mkdir(parents=True, exist_ok=True)
-            there = {path for path in self.path.iterdir() if not is_leftover(path)}
-            if there - {self.data, self.tables, self.runs, self.pilot}:
+            if self.path.is_dir() and not all(map(is_leftover, self.path.iterdir())):
                 raise ConfigError(
                     "the folder is not empty, and holds no comparison to go on with",
                     where=str(self.path),
                     hint="choose another folder",
                 )
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Write the plan of a new comparison, or check that an earlier one has the same plan.
+
+        Args:
+            facts: What decides the results, as JSON values without tuples.
+
+        Raises:
+            ConfigError: The directory holds something else, or another comparison.
+        """
+        self.require_free()
+        if is_there(self.plan):
+            self._require_same(facts)
+            return
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         write_sealed(self.plan, facts)
-        return False
 
     def _require_same(self, facts: Mapping[str, Any]) -> None:
         before = read_sealed(self.plan, "choose another folder to start anew")
@@ -90,9 +96,9 @@ class ComparisonDir:
             raise ConfigError(
                 f"the folder holds a comparison with another {_WORDS.get(key, key)}",
                 where=str(self.path),
-                got=_short(facts.get(key)),
-                allowed=_short(before.get(key)),
-                hint=hint if key == "data" else f"repeat its own command, or {hint}",
+                got=None if key in _HASHES else _short(facts.get(key)),
+                allowed=None if key in _HASHES else _short(before.get(key)),
+                hint=hint if key in _HASHES else f"repeat its own command, or {hint}",
             )
 
     def table(self, turn: Round) -> Path:
@@ -158,12 +164,19 @@ class ComparisonDir:
             lock.release()
 
     def finish(self) -> None:
-        """Remove what only served the training."""
+        """Remove the locks of the finished runs, and their folder."""
         with suppress(OSError):
-            shutil.rmtree(self.runs)
+            for lock in self.runs.glob(".arm-*.lock"):
+                lock.unlink()
+            self.runs.rmdir()
 
 
-_WORDS = {"config": "configuration", "arms": "list of arms", "data": "set of images"}
+_WORDS = {
+    "config": "configuration", "arms": "list of arms", "data": "set of images",
+    "weights": "set of weights", "plugins": "version of a plugin",
+}  # fmt: skip
+_HASHES = ("data", "weights")
+"""The facts that are hashes, which tell the user nothing."""
 
 
 def _short(value: Any, most: int = 200) -> str:

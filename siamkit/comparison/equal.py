@@ -18,8 +18,9 @@ _MOST = 20
 
 def first_round(plan: Plan) -> Plan:
     """Return the plan of a comparison of one round, in which all arms see equally many images."""
+    arms = tuple(replace(arm, name=f"{arm.name} (to measure the time)") for arm in plan.arms)
     # Every budget lets the first round through, and a tiny one nothing else.
-    return replace(plan, equal="images", budget=1e-9, tuned={})
+    return replace(plan, arms=arms, equal="images", budget=1e-9, tuned={})
 
 
 def with_equal_times(

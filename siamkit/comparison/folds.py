@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from siamkit.data.sources import Source
 from siamkit.data.splits import HoldOut, require_queries
 from siamkit.errors import DataError
 from siamkit.files import is_there
+from siamkit.spelling import command
 
 CHOOSING = 0.25
 """The share of the classes outside the held-out fold that choose the best epoch."""
@@ -54,12 +56,19 @@ def open_images(config: RunConfig) -> Images:
         raise DataError(
             f"a comparison needs images with labels, and this data holds {source.kind}",
             where=source.where,
-            hint="train each recipe, and compare the runs with 'siamkit evaluate'",
+            hint=f"train each recipe, and compare the runs with {command('evaluate')}",
         )
     if test := parts.pop("test", None):
         notices.append(
             f"the test split ({test}) takes no part: the final network can be measured on it"
         )
+    if "val" in parts:
+        notices.append(
+            "the validation split is divided into folds like the training split: a comparison "
+            "chooses its own validation classes"
+        )
+    if any(images.query or images.gallery for images in parts.values()):
+        notices.append("the roles of images (query, gallery) are not used in a comparison")
     images = together(parts.values())
     return Images(source, images, digest(images), tuple(notices))
 
@@ -77,6 +86,21 @@ class Folds:
     sets: Mapping[Round, Mapping[str, ImageSet]]
     how: str
     notices: tuple[str, ...]
+
+    def digest(self, images: str) -> str:
+        """Return the digest of the images, their labels, and their part in each round.
+
+        Args:
+            images: The digest of the images.
+        """
+        result = hashlib.sha256(images.encode())
+        for turn, sets in self.sets.items():
+            for part, chosen in sets.items():
+                for sample in chosen.samples:
+                    label = chosen.classes[sample.label]
+                    line = f"{turn.name}\0{part}\0{sample.key}\0{label}\n"
+                    result.update(line.encode(errors="surrogatepass"))
+        return result.hexdigest()
 
 
 def divide(data: Images, plan: Plan) -> Folds:
@@ -116,5 +140,23 @@ def write_tables(folds: Folds, folders: Mapping[Round, Path]) -> Path:
         ]
         paths = [Path(item.image).absolute() for item in items]
         if not is_there(folders[turn] / TABLE):
+            _require_text(items)
             write_items(items, folders[turn])
     return root_of(paths)
+
+
+def _require_text(items: Sequence[Item]) -> None:
+    """Check that a table can hold the names.
+
+    Raises:
+        DataError: A file or a class has a name that is not valid Unicode.
+    """
+    for item in items:
+        try:
+            f"{item.image}{item.label}".encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                "the name is not valid Unicode, so no table can hold it",
+                where=str(item.image),
+                hint="rename the file or the folder",
+            ) from None

@@ -9,11 +9,12 @@ epoch of few images has too few steps, and one of many images too many.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from siamkit.comparison.arms import Arm, without_training
@@ -30,7 +31,7 @@ from siamkit.data.memory import TABLE
 from siamkit.data.opening import load_data, open_source, usable
 from siamkit.data.splits import Splits
 from siamkit.errors import CheckpointError, ConfigError, DataError
-from siamkit.files import is_there, writing
+from siamkit.files import is_there
 from siamkit.interfaces import Event
 from siamkit.json_files import read_sealed
 from siamkit.registry import Registry
@@ -70,6 +71,8 @@ _TRIALS = 0.6
 """The share of the budget for the comparison; the rest is for the training."""
 _SLACK = 0.9
 """The share of the time that is planned for: the rest covers what the pace does not tell."""
+_FORWARD = 3
+"""How often the images of a trial are as many as those of an evaluation, about."""
 _REPORT = 5.0
 """Seconds that the report of a run takes, about."""
 _FOLDS = (3, 2)
@@ -122,12 +125,12 @@ class Outlook:
 
     Attributes:
         budget: Seconds for the comparison and the training together.
-        trials: Seconds for the comparison.
+        expected: Estimated seconds of both.
         arms: The number of recipes that are compared; None while it is not known.
     """
 
     budget: float
-    trials: float = 0.0
+    expected: float = 0.0
     arms: int | None = None
 
 
@@ -205,6 +208,7 @@ def choose_recipe(
     place: ComparisonDir,
     *,
     budget: float = BUDGET,
+    again: str | None = None,
     watch: Watch = lambda step: None,
     tell: Callable[[Outlook], None] = lambda outlook: None,
     listeners: Sequence[Listener] = (),
@@ -217,6 +221,7 @@ def choose_recipe(
         registries: The registry of each component section, and of ``track``.
         place: Where the comparison is kept. A comparison that was stopped goes on.
         budget: Seconds for the comparison and the training together.
+        again: How the user continues a choice that was stopped.
         watch: Called before and after each trial.
         tell: Called before a step's time is measured, and before the trials.
         listeners: Called with the events of the trials.
@@ -244,31 +249,35 @@ def choose_recipe(
         lengths = _lengths_of(place)
     else:
         tell(Outlook(budget))
-        pace = _pilot(base, arms[0], registries, images, plan, place)
-        share = _SLACK * trials - (time.perf_counter() - begun)
-        lengths = trial_lengths(pace, share, len(arms), steps)
+        pace = _pilot(base, arms[0], registries, images, plan)
+        passed = time.perf_counter() - begun
+        still = 2 * (pace.start + _FORWARD * pace.evaluation)
+        lengths = trial_lengths(pace, _SLACK * trials - passed - still, len(arms), steps)
+        least = passed + still + lengths.arms * pace.of(lengths.epochs, steps)
+        most = max(budget, least + pace.of(max(1, _FEWEST // steps), steps) + _REPORT)
+        tell(Outlook(budget, most, lengths.arms))
     tried = arms[: lengths.arms]
     plan = replace(plan, arms=(*without_training(), *tried))
-    tell(Outlook(budget, trials, len(tried)))
     compared = compare(
         plan,
         _with_epochs(base, lengths.epochs),
         registries,
         place,
         images=images,
+        again=again,
         watch=watch,
         listeners=listeners,
     )
     table = summary(compared)
-    best = next(arm for arm in plan.arms if arm.name == table["best"])
+    best = _chosen(table, plan, fixed)
     config = config_of(base, registries, best)
-    record = _record(table, budget)
+    record = _record(table, best, budget)
     if best.trains:
         steps = _steps(base, registries, best, splits.train)
         own = _pace_of(compared, plan.arms.index(best))
         epochs = training_epochs(own, _SLACK * (budget - (time.perf_counter() - begun)), steps)
         config = _with_epochs(config, epochs)
-        record |= {"epochs": epochs, "expected": own.of(epochs, steps)}
+        record |= {"epochs": epochs, "steps": steps, "expected": own.of(epochs, steps)}
     notices = []
     if len(tried) < len(arms):
         notices.append(
@@ -317,34 +326,24 @@ def _training(base: RunConfig) -> tuple[Images, Splits]:
 
 
 def _pilot(
-    base: RunConfig,
-    arm: Arm,
-    registries: Mapping[str, Registry],
-    images: Images,
-    plan: Plan,
-    place: ComparisonDir,
+    base: RunConfig, arm: Arm, registries: Mapping[str, Registry], images: Images, plan: Plan
 ) -> Pace:
     """Train a few steps of an arm on the images of the first round, and return their pace."""
     turn = plan.rounds[0]
-    tables = {turn: place.table(turn)}
     folds = divide(images, plan)
-    root = write_tables(replace(folds, sets={turn: folds.sets[turn]}), tables)
-    run = place.runs / "pilot"
-    where = place_of(tables[turn] / TABLE, root, turn, run)
-    few = {"train.epochs": 1, "train.epoch_steps": _PILOT}
-    config = config_of(base, registries, arm, few, place=where)
-    with writing(place.runs):
-        place.runs.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
 
     def listen(event: Event) -> None:
         if event.name == "epoch_end":
             seconds.update({key: event.data[key] for key in ("train_seconds", "seconds")})
 
-    try:
+    with TemporaryDirectory() as folder:
+        place = Path(folder).resolve()
+        root = write_tables(replace(folds, sets={turn: folds.sets[turn]}), {turn: place})
+        where = place_of(place / TABLE, root, turn, place / "run")
+        few = {"train.epochs": 1, "train.epoch_steps": _PILOT}
+        config = config_of(base, registries, arm, few, place=where)
         result = run_arm([config], [{}], registries, plan.metric, [listen])
-    finally:
-        shutil.rmtree(run, ignore_errors=True)
     evaluation = seconds["seconds"] - seconds["train_seconds"]
     total = result.seconds + result.filling
     step = seconds["train_seconds"] / max(result.steps, 1)
@@ -389,14 +388,29 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def _record(table: Mapping[str, Any], budget: float) -> dict[str, Any]:
+def _chosen(table: Mapping[str, Any], plan: Plan, fixed: Collection[str]) -> Arm:
+    """Return the best arm that leaves what the user has set as it is.
+
+    A network without training has a head of its own, and no loss, policy or augmentation.
+    """
+    ours = {key for values in CANDIDATES for key in values}
+    arms = {arm.name: arm for arm in plan.arms if arm.trains or not ours & set(fixed)}
+    stopped = {row["name"] for row in table["arms"] if row["stopped"] is not None}
+    left = [arms[row["name"]] for row in table["arms"] if row["name"] in set(arms) - stopped]
+    if not left:
+        raise ConfigError(
+            "every recipe failed", where="recipe", hint="leave out the recipe to see the error"
+        )
+    return left[0]
+
+
+def _record(table: Mapping[str, Any], best: Arm, budget: float) -> dict[str, Any]:
     """Return what a run records about the choice of its recipe."""
     keys = ("name", "value", "interval", "runs", "seconds", "epochs", "trains")
     return {
-        "best": table["best"],
+        "best": best.name,
         "metric": table["metric"],
         "budget": budget,
         "seconds": table["seconds"],
         "arms": [{key: row[key] for key in keys} for row in table["arms"]],
-        "verdict": table["verdict"],
     }

@@ -50,9 +50,9 @@ def summary(compared: Compared) -> dict[str, Any]:
     plan, metric = compared.plan, compared.plan.metric
     tried = _tried(compared)
     best = _best(tried, compared)
-    ranked = sorted(tried, key=lambda one: (-one.mean(metric), one.number))
+    every = [*compared.results.values(), *compared.pilot.values()]
+    ranked = _ranked(tried, best, metric)
     rows = [_row(one, best, compared) for one in ranked]
-    missing = set(range(len(plan.arms))) - {one.number for one in tried}
     return {
         "metric": metric,
         "how": compared.how,
@@ -66,14 +66,15 @@ def summary(compared: Compared) -> dict[str, Any]:
         "over_budget": compared.race.over_budget,
         "arms": rows,
         "failed": [
-            {"name": plan.arms[n].name, "why": compared.results[n, 0].failed}
-            for n in sorted(missing)
-            if (n, 0) in compared.results
+            {"name": plan.arms[arm].name, "round": turn + 1, "why": result.failed}
+            for (arm, turn), result in sorted(compared.results.items())
+            if result.failed is not None
         ],
         "best": best.arm.name,
-        "verdict": _verdict(tried, best, compared),
-        "features_seconds": sum(r.filling for r in compared.results.values()),
-        "seconds": sum(r.seconds + r.filling for r in compared.results.values()),
+        "held_out": _held_out(compared.how),
+        "verdict": _verdict(ranked, best, compared),
+        "features_seconds": sum(r.filling for r in every),
+        "seconds": sum(r.seconds + r.filling for r in every),
         "classes": _classes(ranked, metric),
         "notices": list(compared.notices),
     }
@@ -94,10 +95,30 @@ def _tried(compared: Compared) -> list[Tried]:
 
 
 def _best(tried: Sequence[Tried], compared: Compared) -> Tried:
-    """Return the arm of the highest mean among those that no rule stopped."""
+    """Return the arm of the highest mean among those that no rule stopped; of equals, the cheaper.
+
+    An arm without training is the cheapest.
+    """
     metric = compared.plan.metric
     left = [one for one in tried if one.number not in compared.race.stopped]
-    return max(left, key=lambda one: (one.mean(metric), one.arm.trains, -one.number))
+    return max(left, key=lambda one: (one.mean(metric), not one.arm.trains, -one.seconds))
+
+
+def _ranked(tried: Sequence[Tried], best: Tried, metric: str) -> list[Tried]:
+    """Return the arms by their difference to the best one in common rounds, the best one first."""
+
+    def place(one: Tried) -> tuple[bool, float, int]:
+        found = None if one is best else one.less(best, metric)
+        return one is not best, 0.0 if found is None else -found.value, one.number
+
+    return sorted(tried, key=place)
+
+
+def _held_out(how: str) -> str:
+    """Return what is held out, for sentences: classes, groups, or images of the same classes."""
+    if how.startswith("class-disjoint"):
+        return "held-out classes"
+    return "held-out groups" if how.startswith("by group") else "held-out images"
 
 
 def _row(one: Tried, best: Tried, compared: Compared) -> dict[str, Any]:
@@ -129,7 +150,9 @@ def _zero(results: Sequence[ArmResult], metric: str) -> list[Totals]:
 
 
 def _ends(found: Difference) -> list[float] | None:
-    return None if found.low is None or found.high is None else [found.low, found.high]
+    if found.low is None or found.high is None:
+        return None
+    return [max(found.low, 0.0), min(found.high, 1.0)]
 
 
 def _as_json(found: Difference | None) -> dict[str, Any] | None:
@@ -168,12 +191,11 @@ def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[st
     metric = compared.plan.metric
     number = plural(len(best.results), "run")
     lines = [
-        f"{_quoted(best)} is the best: {metric} {best.mean(metric):.3f} on held-out classes, in "
-        f"{number}."
+        f"{_quoted(best)} is the best: {metric} {best.mean(metric):.3f} on "
+        f"{_held_out(compared.how)}, in {number}."
     ]
-    others = sorted((o for o in tried if o is not best), key=lambda o: (-o.mean(metric), o.number))
-    for other in others:
-        found = best.less(other, metric)
+    for other in tried:
+        found = None if other is best else best.less(other, metric)
         if found is not None:
             lines.append(_sentence(best, other, found))
     if not best.arm.trains:
@@ -182,6 +204,8 @@ def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[st
 
 
 def _sentence(best: Tried, other: Tried, found: Difference) -> str:
+    if found.value == 0 and not found.half:
+        return f"{_quoted(other)} equals {_quoted(best)} in every run."
     if found.half is None:
         return (
             f"{_quoted(best)} is {found.value:.3f} above {_quoted(other)}, but one run does not "
@@ -191,6 +215,12 @@ def _sentence(best: Tried, other: Tried, found: Difference) -> str:
         return (
             f"{_quoted(best)} beats {_quoted(other)} by {found.value:.3f} ± {found.half:.3f}"
             f"{_over(best, other)}."
+        )
+    if found.is_clear:  # only an arm that was stopped can be better than the best of the others
+        return (
+            f"{_quoted(other)} was better than {_quoted(best)} by {-found.value:.3f} ± "
+            f"{found.half:.3f}{_over(best, other)}, but was stopped because it was worse on "
+            "validation images."
         )
     text = f"{_quoted(other)} cannot be told from {_quoted(best)} ({-found.value:+.3f} ± "
     text += f"{found.half:.3f})"

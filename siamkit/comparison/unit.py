@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from siamkit.comparison.arms import Arm
 from siamkit.comparison.plan import Round
 from siamkit.comparison.results import ArmResult, totals_of
 from siamkit.config import RunConfig, nested, resolve
-from siamkit.errors import CheckpointError, Interrupted
+from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.retrieval import retrieval_by_class
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
@@ -112,7 +113,7 @@ def run_arm(
         result["epochs"],
         int(result["metrics"]["best"]["epoch"]),
         steps,
-        steps * configs[chosen].train.batch_size,
+        steps * min(configs[chosen].train.batch_size, int(start["data"]["train_images"])),
         tuple(_phases(events)),
         dict(variants[chosen]),
         tuple(_notices(events)),
@@ -171,13 +172,10 @@ def _trained(
     try:
         if run.has_begun:
             return training.resume(run.path, registries, listeners)
-        return training.fit(config, registries, listeners, restart=True)
-    except Interrupted as error:
-        raise Interrupted(
-            f"the comparison was stopped: {error.what}",
-            exit_code=error.exit_code,
-            hint="the same command continues it",
-        ) from None
+    except (CheckpointError, ConfigError, DataError):
+        # The run is damaged, or its data was moved: nothing but time is lost.
+        shutil.rmtree(run.path)
+    return training.fit(config, registries, listeners, restart=True)
 
 
 def _measured(run: RunDir, part: str) -> dict[str, Any]:

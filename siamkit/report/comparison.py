@@ -38,7 +38,7 @@ def comparison(values: Json) -> RenderableType:
         Text(),
         whole("report: ", values["report"]),
         whole("best configuration: ", values["config"]),
-        *(styled(f"note: {notice}", "yellow") for notice in values["notices"]),
+        *(styled(f"note: {notice}", "yellow") for notice in notes(values)),
     ]
     return Group(*parts)
 
@@ -81,14 +81,33 @@ def protocol(values: Json) -> str:
     parts = f"{plural(values['folds'], 'fold')} x {plural(len(values['seeds']), 'seed')}"
     done = f"{values['rounds']} of {plural(values['of'], 'run')} per arm ({parts})"
     text = (
-        f"{values['metric']} on held-out classes, {done}; in each run, all arms have the same seed "
-        "and the same classes, and "
-        + ("see equally many images" if values["equal"] == "images" else "take about equally long")
+        f"{values['metric']} on {values['held_out']}, {done}; in each run, all arms have the same "
+        f"seed and the same images{_equal(values)}"
     )
     for key, tried in values["tuned"].items():
         among = ", ".join(map(str, tried))
         text += f"; {key} is chosen among {among} on validation images"
     return text
+
+
+def _equal(values: Json) -> str:
+    """Return what all arms get equally much of, if they do."""
+    if values["equal"] == "time":
+        return ", and take about equally long"
+    lengths = {row["epochs"] for row in values["arms"] if row["trains"]}
+    same = len(lengths) <= 1 and "train.epochs" not in values["tuned"]
+    return ", and train for equally many epochs" if same else ""
+
+
+def notes(values: Json) -> list[str]:
+    """Return the notices about the data, and those that only some of the trained arms gave."""
+    trained = [row for row in values["arms"] if row["trains"]]
+    own = []
+    for row in trained:
+        for text in row["notices"]:
+            if len(trained) == 1 or not all(text in other["notices"] for other in trained):
+                own.append(f"{row['name']}: {text}")
+    return [*values["notices"], *own]
 
 
 def facts(values: Json) -> list[str]:
@@ -103,7 +122,10 @@ def facts(values: Json) -> list[str]:
             f"The budget of {units.duration(values['budget'])} ended the comparison after "
             f"{plural(values['rounds'], 'run')} per arm."
         )
-    texts += [f"{failed['name']!r} failed: {failed['why']}" for failed in values["failed"]]
+    texts += [
+        f"{failed['name']!r} failed in run {failed['round']}: {failed['why']}"
+        for failed in values["failed"]
+    ]
     return texts
 
 
@@ -131,12 +153,13 @@ def told_recipe(outlook: Any) -> str:
     """
     whole = units.duration(outlook.budget)
     if outlook.arms is None:
-        return f"recipe: measures how long a step takes; all of it takes up to {whole} ..."
-    trials = units.duration(outlook.trials)
-    return (
-        f"recipe: compares {plural(outlook.arms, 'recipe')} on the training classes for up to "
-        f"{trials}, then trains with the best one; all of it takes up to {whole}"
+        return f"recipe: measures how long a step takes; the budget is {whole} ..."
+    expected = units.duration(outlook.expected)
+    text = (
+        f"recipe: compares {plural(outlook.arms, 'recipe')} on the training classes, then trains "
+        f"with the best one; all of it takes about {expected}"
     )
+    return text if outlook.expected <= outlook.budget else f"{text}, more than the budget"
 
 
 def recipe_line(found: Json) -> str:

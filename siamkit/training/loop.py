@@ -224,9 +224,11 @@ class Trainer:
         """Compute and store the rows of a set that is not evaluated in every epoch.
 
         Returns:
-            Whether the set can be read from the cache: it is exact, and the disk has room.
+            Whether the set can be read from the cache: the rows are exact, the network is the one
+            that they are of, and the disk has room.
         """
-        if not execution.decision.keeps_exact_rows:
+        # Rows of another network would stay in the cache, for other runs to read.
+        if not execution.decision.keeps_exact_rows or not self.scorer.is_intact(execution):
             return False
         try:
             self.engine.stock(execution, name)

@@ -115,13 +115,18 @@ class Scorer:
             return None
         if not execution.decision.keeps_exact_rows:
             return None
-        net = self.setup.net
-        expected = prefix_fingerprints(self.setup.controller, execution.parts.cut)
-        if fingerprints(net, expected) != expected:
+        if not self.is_intact(execution):
             return None
-        with evaluating(net), suppress(SuffixError):
+        with evaluating(self.setup.net), suppress(SuffixError):
             return self._embed(name, execution.sources[name], execution.forward)
         return None
+
+    def is_intact(self, execution: Execution) -> bool:
+        """Return whether the network's frozen part is the one that an execution's rows are of."""
+        if execution.parts is None:
+            return True
+        expected = prefix_fingerprints(self.setup.controller, execution.parts.cut)
+        return fingerprints(self.setup.net, expected) == expected
 
     def embedded(self, name: str, module: nn.Module, kernel: str | None) -> Embeddings:
         """Return the outputs ``[N, E]`` of a part of the network for an image set, in its order.

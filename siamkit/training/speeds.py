@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from siamkit.model.quantized import ROWS
+from siamkit.spelling import command
 from siamkit.words import plural
 
 
@@ -42,7 +43,7 @@ def paid(speeds: Speeds, computed: int, seconds: float | None) -> str:
         text += "; quantizing took longer, so it pays only from the next run on these images on"
     if ROWS * speeds.int8 > speeds.float32:
         text += (
-            f". A single image, as for 'siamkit verify', takes as long as {ROWS}: "
+            f". A single image, as for {command('verify')}, takes as long as {ROWS}: "
             f"{in_ms(ROWS * speeds.int8)}"
         )
     return text

@@ -42,6 +42,7 @@ def test_the_table_the_verdict_and_the_files_are_printed(quick: Any, tmp_path: P
     assert f"report: {tmp_path / 'c' / 'comparison.html'}" in lines
     assert f"best configuration: {tmp_path / 'c' / 'best.yaml'}" in lines
     progress = result.err.splitlines()
+    assert f"comparison: {tmp_path / 'c'}" in progress
     assert "run 1 of 2: untrained ..." in progress
     assert any(line.startswith("run 2 of 2: full: recall@1 0.") for line in progress)
     assert any(line.endswith("s left") for line in progress)

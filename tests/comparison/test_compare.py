@@ -234,6 +234,69 @@ def test_a_folder_of_something_else_is_refused(common: Common, tmp_path: Path) -
     assert (tmp_path / "c" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("wrong", [{}, {"policies": ["ful"]}])
+def test_nothing_of_the_user_is_removed_when_images_in_memory_are_refused(
+    common: Common, image_folder: Path, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    for name in ("data", "runs", "tables"):
+        (tmp_path / "c" / name).mkdir(parents=True)
+        (tmp_path / "c" / name / "mine.txt").write_text("mine")
+    pairs = [(p, p.parent.name) for p in sorted(image_folder.rglob("*.png"))]
+    with pytest.raises(ConfigError):
+        siamkit.compare(common(), data=pairs, output=tmp_path / "c", **{**SMALL, **wrong})
+    with pytest.raises(ConfigError):
+        siamkit.compare(common(), output=tmp_path / "c", **{**SMALL, **wrong})
+    kept = sorted(str(p.relative_to(tmp_path / "c")) for p in (tmp_path / "c").rglob("*.txt"))
+    assert kept == ["data/mine.txt", "runs/mine.txt", "tables/mine.txt"]
+
+
+def test_other_groups_are_other_data(common: Common, image_folder: Path, tmp_path: Path) -> None:
+    def table(shift: int) -> dict[str, Any]:
+        rows = ["path,label,group"]
+        for path in sorted(image_folder.rglob("*.png")):
+            group = (int(path.stem) + shift * int(path.parent.name[-1])) % 6
+            rows.append(f"{path.relative_to(image_folder)},{path.parent.name},g{group}")
+        (tmp_path / "groups.csv").write_text("\n".join(rows) + "\n")
+        path = {"path": str(tmp_path / "groups.csv"), "root": str(image_folder)}
+        return common(data={**common()["data"], **path})
+
+    given = {"policies": ["freeze-all"], "folds": 2, "seeds": 1, "output": tmp_path / "c"}
+    siamkit.compare(table(0), **given)
+    with pytest.raises(ConfigError, match="another set of images"):
+        siamkit.compare(table(1), **given)
+
+
+def test_other_weights_are_another_comparison(
+    common: Common, compared: Any, place: Path, tmp_path: Path
+) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    weights = tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    backbone = {"name": "timm:test_resnet", "weights": str(weights)}
+    given = {"policies": ["freeze-all"], "folds": 2, "seeds": 1, "output": tmp_path / "c"}
+    siamkit.compare(common(backbone=backbone), **given)
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    with pytest.raises(ConfigError, match="another set of weights"):
+        siamkit.compare(common(backbone=backbone), **given)
+
+
+def test_a_damaged_working_run_is_trained_again(
+    compared: Any, common: Common, tmp_path: Path
+) -> None:
+    def listen(event: siamkit.Event) -> None:
+        if event.name == "epoch_end":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), output=tmp_path / "c", listeners=[listen], **SMALL)
+    (config,) = (tmp_path / "c" / "runs").glob("*/config.yaml")
+    config.write_text("{ garbage")
+    again = siamkit.compare(common(), output=tmp_path / "c", **SMALL)
+    assert figures(again) == figures(compared)
+
+
 def test_a_damaged_result_is_named_and_can_be_trained_again(
     compared: Any, common: Common, tmp_path: Path, place: Path
 ) -> None:
@@ -270,6 +333,10 @@ def test_every_arm_is_checked_before_the_first_run(common: Common, tmp_path: Pat
         ({"folds": 1}, "folds"),
         ({"seeds": 0}, "seeds"),
         ({"budget": 0}, "budget"),
+        ({"vary": {"train.seed": [1, 2]}}, "train.seed"),
+        ({"vary": {"data.val_fraction": [0.2, 0.5]}}, "data.val_fraction"),
+        ({"data": {"folds": 3}}, "folds"),
+        ({"equal": "time", "tune": {"train.epochs": [1, 2]}}, "train.epochs"),
         ({"vary": {"optimizer.lr": [1, 2]}, "tune": {"optimizer.lr": [1, 2]}}, "optimizer.lr"),
     ],
 )
@@ -294,7 +361,7 @@ def test_an_arm_whose_training_fails_is_left_out(
     monkeypatch.setattr(comparing, "run_arm", run_arm)
     result = siamkit.compare(common(), output=tmp_path / "c", **SMALL)
     assert "full" not in {row["name"] for row in result["arms"]}
-    assert result["failed"] == [{"name": "full", "why": "the loss is NaN"}]
+    assert result["failed"] == [{"name": "full", "round": 1, "why": "the loss is NaN"}]
     with pytest.raises(siamkit.SiamkitError, match="every arm failed"):
         siamkit.compare(common(), output=tmp_path / "d", policies=["full"], folds=2, seeds=1)
 
@@ -413,6 +480,13 @@ def test_too_many_folds_are_refused_before_anything_is_trained(
     with pytest.raises(DataError, match="folds"):
         siamkit.compare(common(), output=tmp_path / "c", **{**SMALL, "folds": 5})
     assert not (tmp_path / "c").exists()
+
+
+def test_a_given_policy_is_the_only_one(common: Common, tmp_path: Path) -> None:
+    result = siamkit.compare(
+        common(freeze={"name": "full"}), folds=2, seeds=1, output=tmp_path / "c"
+    )
+    assert {row["name"] for row in result["arms"]} == {"untrained", "closed form", "full"}
 
 
 def test_images_in_memory_of_a_refused_comparison_are_removed(

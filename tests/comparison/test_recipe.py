@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,69 @@ def test_wrong_choices_are_refused(values: dict[str, Any], tmp_path: Path) -> No
             values, recipe="auto", run_dir=tmp_path / "run", loss="triplet", freeze="full",
             head="linear", data={"augment": "none"},
         )  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.slow
+def test_a_network_without_training_is_not_chosen_against_the_users_will(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    events: list[siamkit.Event] = []
+    siamkit.fit(
+        values, recipe="auto", head="linear", lr=1e-12, run_dir=tmp_path / "run",
+        listeners=[events.append],
+    )  # fmt: skip
+    run = OpenRun(tmp_path / "run", siamkit.api.entries.registries)
+    assert run.config.head.name == "linear"
+    assert run.config.train.epochs > 0
+
+
+def test_the_budget_is_divided_between_the_trials_and_the_training(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second and all else nothing: the lengths follow from the budget alone."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(recipes, "_pilot", lambda *_: Pace(0.0, 1.0, 0.0))
+    plain, steps_of = recipes.compare, recipes._steps
+
+    def steps(*given: Any) -> int:
+        found = steps_of(*given)
+        seen.setdefault("steps", found)  # of a trial
+        return found
+
+    monkeypatch.setattr(recipes, "_steps", steps)
+
+    def compare(plan: Any, base: Any, *others: Any, **options: Any) -> Any:
+        seen["trials"], seen["epochs"], seen["arms"] = plan.budget, base.train.epochs, plan.arms
+        short = base.model_copy(
+            update={"train": base.train.model_copy(update={"epochs": 1, "epoch_steps": 1})}
+        )
+        done = plain(plan, short, *others, **options)
+        return replace(
+            done,
+            results={
+                (arm, turn): replace(
+                    result, filling=0.0, steps=10, epochs=1,
+                    seconds=10.0 if plan.arms[arm].trains else 0.0,
+                )
+                for (arm, turn), result in done.results.items()
+            },
+        )  # fmt: skip
+
+    monkeypatch.setattr(recipes, "compare", compare)
+    config = siamkit.api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    place = recipes.ComparisonDir(tmp_path / "recipe")
+    found = recipes.choose_recipe(
+        config, {"head.name"}, siamkit.api.registries(), place, budget=100.0
+    )
+    assert seen["trials"] == pytest.approx(60)
+    tried = [arm for arm in seen["arms"] if arm.trains]
+    # 90 % of 60 s for the trials, at a second per step.
+    trial = seen["steps"]
+    assert 50 - len(tried) * trial < seen["epochs"] * trial * len(tried) <= 54
+    # 90 % of what is left for the training. The test itself takes some seconds.
+    total = found.config.train.epochs * found.record["steps"]
+    assert 40 < total <= 85
 
 
 def test_too_few_training_classes_are_named(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import race
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.summary import summary
+from siamkit.config import RunConfig
 
 ARMS = (Arm(UNTRAINED, trains=False), Arm(CLOSED, trains=False), Arm("a"), Arm("b"))
 
@@ -35,7 +37,14 @@ def compared(values, seconds=None, rounds=6, noise=0.02, **options):
         for arm, value in values.items()
         for n in range(rounds)
     }
-    return Compared(plan, results, race(plan, results), "by class", ("about the data",))
+    return Compared(
+        plan,
+        results,
+        race(plan, results),
+        "class-disjoint: 6 train",
+        ("about the data",),
+        RunConfig(),
+    )
 
 
 EVEN = {0: 0.5, 1: 0.55, 2: 0.7, 3: 0.8}
@@ -99,7 +108,7 @@ def test_an_arm_that_stopped_is_compared_over_the_common_runs():
     done = compared(EVEN | {2: 0.3})
     assert done.race.stopped[2].why == "hopeless"
     some = {unit: r for unit, r in done.results.items() if unit[0] != 2 or unit[1] < 2}
-    found = summary(Compared(done.plan, some, done.race, "", ()))
+    found = summary(replace(done, results=some))
     (row,) = (row for row in found["arms"] if row["name"] == "a")
     assert row["runs"] == 2
     assert row["stopped"]["why"] == "hopeless"
@@ -114,7 +123,54 @@ def test_the_classes_that_differ_most_come_first():
         totals = dict(r.test["recall@1"])
         totals["7"] = (10, 0.0)
         results[3, n] = ArmResult(r.val, {**r.test, "recall@1": totals}, r.seconds)
-    found = summary(Compared(done.plan, results, done.race, "", ()))
+    found = summary(replace(done, results=results))
     assert found["classes"][0]["class"] == "7"
     assert found["classes"][0]["means"]["b"] == 0.0
     assert found["classes"][0]["queries"] == 60
+
+
+def test_of_equals_the_cheaper_one_is_the_best():
+    found = summary(compared({0: 0.5, 1: 0.7, 2: 0.7, 3: 0.7}, {2: 5.0, 3: 3.0}, noise=0.0))
+    assert found["best"] == CLOSED
+    assert "'a' equals 'closed form' in every run." in found["verdict"]
+    found = summary(compared({0: 0.5, 1: 0.6, 2: 0.7, 3: 0.7}, {2: 5.0, 3: 3.0}, noise=0.0))
+    assert found["best"] == "b"
+
+
+def test_an_arm_that_was_stopped_but_better_is_not_said_to_be_equal():
+    done = compared(EVEN | {2: 0.3})
+    results = dict(done.results)
+    for n in range(6):
+        good = result(0.95, 2.0, n)
+        results[2, n] = replace(results[2, n], test=good.test)
+    found = summary(replace(done, results=results))
+    assert found["best"] == "b"
+    assert found["arms"][0]["name"] == "b", "the best arm comes first"
+    (sentence,) = (s for s in found["verdict"][1:] if "'a'" in s)
+    assert sentence.startswith("'a' was better than 'b' by 0.1")
+    assert "was stopped" in sentence
+
+
+def test_intervals_of_means_stay_within_the_range_of_the_metric():
+    rows = summary(compared(EVEN | {3: 0.99}, rounds=2, noise=0.3))["arms"]
+    assert all(0 <= row["interval"][0] <= row["interval"][1] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("class-disjoint: 4 classes train", "held-out classes"),
+        ("by group: 4 groups train", "held-out groups"),
+        ("within classes: 9 images train", "held-out images"),
+    ],
+)
+def test_what_is_held_out_is_said(how, words):
+    found = summary(replace(compared(EVEN), how=how))
+    assert f"on {words}, in 6 runs" in found["verdict"][0]
+
+
+def test_failures_of_every_round_are_listed():
+    done = compared(EVEN)
+    results = {**done.results, (2, 3): ArmResult(failed="the loss is NaN")}
+    found = summary(replace(done, results=results))
+    assert found["failed"] == [{"name": "a", "round": 4, "why": "the loss is NaN"}]

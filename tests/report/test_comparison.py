@@ -39,6 +39,7 @@ def row(name: str, value: float, **others: Any) -> dict[str, Any]:
 def values() -> dict[str, Any]:
     return {
         "metric": "recall@1", "equal": "images", "how": "class-disjoint", "folds": 3,
+        "held_out": "held-out classes",
         "seeds": [0, 1, 2],
         "rounds": 9, "of": 9, "tuned": {"optimizer.lr": [0.001, 0.004]}, "budget": None,
         "over_budget": False,
@@ -48,7 +49,7 @@ def values() -> dict[str, Any]:
             row("poor", 0.2, runs=4, stopped={"rounds": 4, "why": "hopeless"}),
             row("closed form", 0.75, trains=False, epochs=0, best_epochs=[0], seconds=1.0),
         ],
-        "failed": [{"name": "bad", "why": "the loss is NaN"}], "best": "full",
+        "failed": [{"name": "bad", "round": 2, "why": "the loss is NaN"}], "best": "full",
         "verdict": ["'full' is the best."], "features_seconds": 30.0, "seconds": 400.0,
         "classes": [{"class": "cat", "queries": 9, "means": {"full": 1.0, "<b>odd</b>": 0.4}}],
         "notices": ["about the data"], "report": "/c/comparison.html", "config": "/c/best.yaml",
@@ -76,13 +77,16 @@ def test_the_table_shows_what_was_measured(values: dict[str, Any]) -> None:
 def test_the_protocol_and_the_facts_are_sentences(values: dict[str, Any]) -> None:
     assert protocol(values) == (
         "recall@1 on held-out classes, 9 of 9 runs per arm (3 folds x 3 seeds); in each run, all "
-        "arms have the same seed and the same classes, and see equally many images; optimizer.lr "
-        "is chosen among 0.001, 0.004 on validation images"
+        "arms have the same seed and the same images, and train for equally many epochs; "
+        "optimizer.lr is chosen among 0.001, 0.004 on validation images"
     )
+    values["arms"][1]["epochs"] = 20
+    assert "equally many" not in protocol(values)
+    assert "take about equally long" in protocol({**values, "equal": "time"})
     texts = facts({**values, "over_budget": True, "budget": 90.0, "rounds": 1})
     assert texts[0].startswith("All runs took 6 min 40 s, of which 30 s were for features")
     assert "The budget of 1 min 30 s ended the comparison after 1 run per arm." in texts
-    assert "'bad' failed: the loss is NaN" in texts
+    assert "'bad' failed in run 2: the loss is NaN" in texts
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1)), min_size=1, max_size=30))
@@ -127,3 +131,12 @@ def test_a_page_of_one_run_has_no_intervals(values: dict[str, Any], tmp_path: Pa
     page = write_comparison_page(values, tmp_path / "c.html").read_text()
     assert "Accuracy against cost" in page
     assert "±" not in printed(values)
+
+
+def test_notices_that_only_some_arms_give_are_shown(values: dict[str, Any]) -> None:
+    for arm in values["arms"]:
+        arm["notices"] = ["all say this"]
+    values["arms"][1]["notices"] = ["all say this", "never unfreezes"]
+    text = printed(values)
+    assert "note: <b>odd</b>: never unfreezes" in text
+    assert "all say this" not in text

@@ -115,3 +115,21 @@ def test_a_network_without_training_is_measured_on_them(
     if head["name"] == "identity":
         assert measured["best"] == measured["untrained"]
     assert 0 <= measured["best"]["recall@1"] <= 1
+
+
+def test_rows_of_another_network_do_not_enter_the_cache(split_values: Values) -> None:
+    """The best network may have another frozen part than the last phase, whose rows are cached."""
+    given: dict[str, Any] = {
+        "freeze": {"name": "gradual-unfreeze", "direction": "bottom", "window": 1},
+        "engine": {"cache": "always", "dtype": "float32"}, "scheduler": {"name": "constant"},
+        "optimizer": {"name": "sgd", "lr": 0.5}, "train": {"epochs": 5},
+    }  # fmt: skip
+    for monitor in ("recall@1", "map@r"):
+        train = {**given["train"], "monitor": monitor}
+        cached = siamkit.fit(split_values(f"a {monitor}", **{**given, "train": train}))
+        off = {**given, "train": train, "engine": {"cache": "off", "cut": "off"}}
+        live = siamkit.fit(split_values(f"b {monitor}", **off))
+        assert cached.metrics["best"]["epoch"] == live.metrics["best"]["epoch"]
+        np.testing.assert_allclose(
+            embeddings(cached.run_dir), embeddings(live.run_dir), atol=2e-3, rtol=1e-2
+        )

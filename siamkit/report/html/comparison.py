@@ -52,7 +52,7 @@ def write_comparison_page(values: Json, path: Path) -> Path:
         "verdict": values["verdict"],
         "facts": text.facts(values),
         "about": _about(values),
-        "notices": values["notices"],
+        "notices": text.notes(values),
         "columns": text.columns(values),
         "rows": [text.cells_of(row) for row in values["arms"]],
         "phases": phases(values),
