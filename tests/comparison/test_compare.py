@@ -254,13 +254,13 @@ def test_other_groups_are_other_data(common: Common, image_folder: Path, tmp_pat
     def table(shift: int) -> dict[str, Any]:
         rows = ["path,label,group"]
         for path in sorted(image_folder.rglob("*.png")):
-            group = (int(path.stem) + shift * int(path.parent.name[-1])) % 6
+            group = (int(path.stem) + shift * int(path.parent.name[-1])) % 6 // 2
             rows.append(f"{path.relative_to(image_folder)},{path.parent.name},g{group}")
         (tmp_path / "groups.csv").write_text("\n".join(rows) + "\n")
         path = {"path": str(tmp_path / "groups.csv"), "root": str(image_folder)}
         return common(data={**common()["data"], **path})
 
-    given = {"policies": ["freeze-all"], "folds": 2, "seeds": 1, "output": tmp_path / "c"}
+    given = {"policies": ["freeze-all"], "folds": 3, "seeds": 1, "output": tmp_path / "c"}
     siamkit.compare(table(0), **given)
     with pytest.raises(ConfigError, match="another set of images"):
         siamkit.compare(table(1), **given)
