@@ -170,3 +170,23 @@ def recipe_line(found: Json) -> str:
         f"{found['best']}: the best of {arms} on the training classes ({found['metric']} "
         f"{best['value']:.3f} in {plural(best['runs'], 'run')})"
     )
+
+
+def recipe_heads(found: Json) -> tuple[str, ...]:
+    """Return the heads of the columns of :func:`recipe_rows`."""
+    return "recipe", "runs", found["metric"], "95 % interval", "epochs", "time per run"
+
+
+def recipe_rows(found: Json) -> list[tuple[str, ...]]:
+    """Return a row for each recipe that was tried for a run, the best one first."""
+    return [
+        (
+            row["name"],
+            str(row["runs"]),
+            f"{row['value']:.3f}",
+            "" if row["interval"] is None else "{:.3f} to {:.3f}".format(*row["interval"]),
+            f"{row['epochs']:g}",
+            units.duration(row["seconds"]),
+        )
+        for row in found["arms"]
+    ]

@@ -46,6 +46,8 @@ def test_it_says_how_long_it_takes_and_what_it_chose(
     assert any(line.startswith("recipe   ") and "the best of 4 recipes" in line for line in lines)
     page = (run / "report.html").read_text()
     assert "the best of 4 recipes on the training classes" in page
+    assert "Recipes that were tried on the training classes" in page
+    assert page.count('data-column="95 % interval"') >= 4
     again = cli(
         "train", image_folder, *QUICK, "--recipe", "auto", "--run-dir", run, "--resume", "auto",
         "--json",

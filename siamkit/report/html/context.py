@@ -11,6 +11,7 @@ from siamkit.evaluation.neighbourhood import Neighbourhood
 from siamkit.evaluation.retrieval import Retrieval
 from siamkit.evaluation.verified import Verified
 from siamkit.report import units
+from siamkit.report.comparison import recipe_heads, recipe_rows
 from siamkit.report.html import model, run_charts, score_charts
 from siamkit.report.html.figures import Chart
 from siamkit.report.html.gather import Gathered
@@ -110,8 +111,11 @@ def _run(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
             " In a phase whose frozen part runs for every batch, this part's share of the waiting "
             "time is estimated from a time per image that was measured when the phase began."
         )
+    recipe = gathered.facts.start.get("recipe")
     return {
         "learning": learning,
+        "recipes": [] if recipe is None else recipe_rows(recipe),
+        "recipe_heads": () if recipe is None else recipe_heads(recipe),
         "plan": charts.get("plan"),
         "int8": gathered.int8[:1].upper() + gathered.int8[1:],
         "time": charts.get("time"),
