@@ -15,8 +15,8 @@ from typer.main import get_command_name, get_group
 from siamkit.plugins import OWN, Plugins
 
 VERBS = (
-    "cache", "calibrate", "config", "data", "embed", "evaluate", "export", "index", "inspect",
-    "list", "lr-find", "plugins", "prune", "report", "search", "train", "verify",
+    "cache", "calibrate", "compare", "config", "data", "embed", "evaluate", "export", "index",
+    "inspect", "list", "lr-find", "plugins", "prune", "report", "search", "train", "verify",
 )  # fmt: skip
 """siamkit's own commands. A plugin's command with one of these names would never run."""
 

@@ -29,6 +29,7 @@ FUNCTIONS: Mapping[str, str] = {
     "train": "fit",
     "train --resume": "resume",
     "inspect": "inspect",
+    "compare": "compare",
     "lr-find": "find_lr",
     "evaluate": "evaluate",
     "calibrate": "calibrate",

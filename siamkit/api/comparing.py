@@ -12,6 +12,7 @@ from typing import Any
 
 from siamkit.api.configuring import Config, placed, resolved_call, values_of
 from siamkit.api.listening import checked
+from siamkit.api.recipes import require_seconds
 from siamkit.api.results import ComparisonResult
 from siamkit.checks import whole_number
 from siamkit.comparison.arms import arms_of
@@ -106,16 +107,21 @@ def compare(
     given = {"policies": policies, "losses": losses, "heads": heads, "augment": augment,
              "backbones": backbones}  # fmt: skip
     axes = {
-        _AXES[name]: _values(name, values) for name, values in given.items() if values is not None
+        _AXES[name]: _require_names(name, _values(name, values))
+        for name, values in given.items()
+        if values is not None
     }
-    axes |= {key: _values(f"vary[{key!r}]", values) for key, values in (vary or {}).items()}
-    if wrong := sorted(key for key in {*axes, *(tune or {})} if _is_taken(key)):
+    _require_callable("watch", watch)
+    _require_callable("begun", begun)
+    tried = _keyed("tune", tune)
+    axes |= {key: _values(f"vary[{key!r}]", v) for key, v in _keyed("vary", vary).items()}
+    if wrong := sorted(key for key in {*axes, *tried} if _is_taken(key)):
         raise ConfigError(
             "cannot be varied, because the comparison sets it",
             where=wrong[0],
             hint=f"{argument('folds')} and {argument('seeds')} decide the data of a run",
         )
-    if equal == "time" and "train.epochs" in (tune or {}):
+    if isinstance(equal, str) and equal == "time" and "train.epochs" in tried:
         raise ConfigError(
             "cannot be tuned if all arms shall take equally long", where="train.epochs"
         )
@@ -125,20 +131,20 @@ def compare(
         axes = {"freeze.name": POLICIES, **axes}
     if not axes:
         axes = {"freeze.name": (base.freeze.name,)}
-    tuned = {key: _values(f"tune[{key!r}]", values) for key, values in (tune or {}).items()}
+    tuned = {key: _values(f"tune[{key!r}]", values) for key, values in tried.items()}
     if twice := sorted(set(axes) & set(tuned)):
         raise ConfigError("is varied and tuned", where=twice[0], hint="choose one of the two")
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise ConfigError(
             "is no metric to compare by", where=argument("metric"), got=metric,
             allowed=" or ".join(METRICS),
         )  # fmt: skip
-    if equal not in EQUAL:
+    if not isinstance(equal, str) or equal not in EQUAL:
         raise ConfigError(
             "is unknown", where=argument("equal"), got=equal, allowed=" or ".join(EQUAL)
         )
-    if budget is not None and not budget > 0:
-        raise ConfigError("must be above 0", where=argument("budget"), got=budget)
+    if budget is not None:
+        require_seconds(budget)
     if base.data.folds is not None:
         raise ConfigError(
             "has no effect on a comparison", where=setting("data.folds"), got=base.data.folds,
@@ -201,16 +207,39 @@ def _is_taken(key: str) -> bool:
 
 
 def _values(where: str, values: Any) -> tuple[Any, ...]:
-    several = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
-    if not several:
+    if not isinstance(values, list | tuple):
         raise ConfigError("must be a list of values", where=where, got=values)
-    listed = tuple(values)
-    if not listed:
+    if not values:
         raise ConfigError("is empty", where=where, allowed="one value or more")
-    for number, value in enumerate(listed):
-        if value in listed[:number]:
+    for number, value in enumerate(values):
+        if not isinstance(value, str | int | float | list | tuple | None):
+            raise ConfigError("holds a value of a wrong type", where=where, got=type(value))
+        if any(type(value) is type(other) and value == other for other in values[:number]):
             raise ConfigError(f"holds {value!r} twice", where=where)
-    return listed
+    return tuple(values)
+
+
+def _keyed(where: str, values: Any) -> Mapping[str, Any]:
+    """Return values by key; empty for None."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(
+            "must be a mapping of keys of the config to lists of values", where=where, got=values
+        )
+    return values
+
+
+def _require_names(where: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for value in values:
+        if not isinstance(value, str):
+            raise ConfigError("must be a list of names", where=where, got=type(value))
+    return values
+
+
+def _require_callable(where: str, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError("must be a function", where=where, got=type(value))
 
 
 def _usual(found: Mapping[str, Any]) -> dict[str, Any]:

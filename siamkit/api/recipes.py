@@ -59,10 +59,10 @@ def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | No
                 hint=f"add {argument('recipe', AUTO)}",
             )
         return None
-    if recipe != AUTO:
+    if not isinstance(recipe, str) or recipe != AUTO:
         raise ConfigError("is no recipe", where=argument("recipe"), got=recipe, allowed=repr(AUTO))
-    if budget is not None and (isinstance(budget, bool) or not budget > 0):
-        raise ConfigError("must be above 0", where=argument("budget"), got=budget)
+    if budget is not None:
+        require_seconds(budget)
     fixed = {key for key, value in flat(_whole(given)) if value is not None}
     if "train.epochs" in fixed:
         raise ConfigError(
@@ -71,6 +71,17 @@ def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | No
             hint=f"leave it out, or set {argument('budget')}",
         )
     return Choice(fixed, BUDGET if budget is None else float(budget))
+
+
+def require_seconds(budget: Any) -> None:
+    """Check that a budget is a number of seconds above 0.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    number = isinstance(budget, int | float) and not isinstance(budget, bool)
+    if not number or not 0 < budget < float("inf"):
+        raise ConfigError("must be above 0, in seconds", where=argument("budget"), got=budget)
 
 
 def fit_with_recipe(

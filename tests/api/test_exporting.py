@@ -160,6 +160,7 @@ def test_a_layer_that_stays_in_float_is_named_and_said(run, tmp_path, monkeypatc
 
     first = lambda layers, *_, **__: Choice((layers[0],), 0.0, len(layers))  # noqa: E731
     monkeypatch.setattr(deciding, "choose", first)
+    monkeypatch.setattr(deciding, "LIMIT", 1.0)  # how good it is does not matter
     result = siamkit.export(run, tmp_path / "model", quantize="int8")
     assert any("the validation images chose them" in text for text in result.notices)
     assert "the validation images chose them" in (tmp_path / "model/README.md").read_text()

@@ -190,8 +190,8 @@ def test_a_refitted_head_is_kept_only_if_it_is_better(
         values["run_dir"] = f"{values['run_dir']}-{better}"
         calls = iter(range(2))
 
-        def measured(self: Any, read: Any) -> Any:
-            before, after = plain(self, read)
+        def measured(self: Any, name: str, read: Any) -> Any:
+            before, after = plain(self, name, read)
             if next(calls):  # noqa: B023
                 after = {**after, "recall@1": 2.0 if better else -1.0}  # noqa: B023
             return before, after
@@ -244,8 +244,8 @@ def test_a_resumed_run_is_bit_equal_also_with_a_refitted_head(
 ) -> None:
     plain = loop.Scorer.untrained
 
-    def measured(self: Any, read: Any) -> Any:
-        before, after = plain(self, read)
+    def measured(self: Any, name: str, read: Any) -> Any:
+        before, after = plain(self, name, read)
         if self.state.history:  # the refitted head is the best
             after = {**after, "recall@1": 2.0}
         return before, after
