@@ -24,13 +24,14 @@ WRONG: dict[str, Any] = {
     "a NUL character": "a\0b", "a path": Path("no/such"), "a class": nn.Linear,
     "an object": object(), "bytes": b"x", "a long text": "x" * 5000, "a tensor": torch.zeros(2, 2),
 }  # fmt: skip
-# Switches, whose truth counts, and what only the model hub reads.
+# Switches, whose truth counts, what only the model hub reads, and functions that are called back.
 NOT_TRIED = {
     "progress", "verify", "force", "parameters", "measure", "private", "token", "revision",
-    "create_pr", "message",
+    "create_pr", "message", "watch", "begun",
 }  # fmt: skip
 LONG = (
     "prune",
+    "compare",
     "find_lr",
     "export",
     "build_index",
@@ -93,6 +94,20 @@ def test_wrong_arguments_are_errors_of_siamkit(
         "inspect": {"backbone": "timm:test_resnet", "image_size": 32},
         "create_model": {"pretrained": False, "image_size": 32},
         "evaluate": {"run": right["run"]},
+        "compare": {
+            "data": [
+                (np.full((8, 8, 3), 25 * label + i, np.uint8), str(label))
+                for label in range(8)
+                for i in range(4)
+            ],
+            "backbone": {"name": "timm:test_resnet", "pretrained": False},
+            "image_size": 32,
+            "epochs": 0,
+            "policies": ["freeze-all"],
+            "folds": 2,
+            "seeds": 1,
+            "head": "identity",
+        },
     }.get(name, {})
     for key, about in parameters.items():
         if about.kind is about.VAR_KEYWORD or key in NOT_TRIED:

@@ -56,7 +56,7 @@ def complete(cache, words: str, *, shell: str = "bash", cwd=None) -> list[str]:
         ("siamkit train --track tens", ["tensorboard"]),
         ("siamkit train --preset cl", ["classic"]),
         ("siamkit train --cache al", ["always"]),
-        ("siamkit train --set train.ep", ["train.epoch_steps=", "train.epochs="]),
+        ("siamkit train --set train.ep", ["train.epochs=", "train.epoch_steps="]),
         ("siamkit train --set data.augment.bl", ["data.augment.blur="]),
         ("siamkit train --set freeze.warm", ["freeze.warmup="]),
         ("siamkit train --loss arcface --set loss.sc", ["loss.scale="]),
