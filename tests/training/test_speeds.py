@@ -11,7 +11,7 @@ from siamkit.training.speeds import Speeds, paid
         (10_000, 5.0, ["Quantizing took 5 s", "saves about 400 s on the 10000 im"], "pays only"),
         (100, 5.0, ["pays only from the next run"], "earlier run"),
         (100, None, ["An earlier run has quantized it"], "pays only"),
-        (100, 5.0, ["A single image, as for siamkit.verify_pairs(), takes as long as 8: 160 ms"], "ago"),
+        (100, 5.0, ["as for siamkit.verify_pairs(), takes as long as 8: 160 ms"], "ago"),
     ],
 )
 def test_what_int8_saves_is_said(
