@@ -95,13 +95,20 @@ def _tried(compared: Compared) -> list[Tried]:
 
 
 def _best(tried: Sequence[Tried], compared: Compared) -> Tried:
-    """Return the arm of the highest mean among those that no rule stopped; of equals, the cheaper.
+    """Return the arm of the highest mean among those that no rule stopped.
 
-    An arm without training is the cheapest.
+    Of equal arms, it is the one that is better in the other metrics, and else the cheaper one. An
+    arm without training is the cheapest.
     """
     metric = compared.plan.metric
+    others = [name for name in METRICS if name != metric]
     left = [one for one in tried if one.number not in compared.race.stopped]
-    return max(left, key=lambda one: (one.mean(metric), not one.arm.trains, -one.seconds))
+
+    def worth(one: Tried) -> tuple[Any, ...]:
+        means = [one.mean(name) for name in (metric, *others)]
+        return *means, not one.arm.trains, -one.seconds
+
+    return max(left, key=worth)
 
 
 def _ranked(tried: Sequence[Tried], best: Tried, metric: str) -> list[Tried]:

@@ -137,6 +137,16 @@ def test_of_equals_the_cheaper_one_is_the_best():
     assert found["best"] == "b"
 
 
+def test_equal_recall_is_decided_by_the_other_metric():
+    done = compared({0: 0.7, 1: 0.7, 2: 0.5, 3: 0.5}, noise=0.0)
+    better = result(0.75, 1, 0, noise=0.0).test["map@r"]
+    results = {
+        (arm, n): r if arm != 1 else replace(r, test={**r.test, "map@r": better})
+        for (arm, n), r in done.results.items()
+    }
+    assert summary(replace(done, results=results))["best"] == CLOSED
+
+
 def test_an_arm_that_was_stopped_but_better_is_not_said_to_be_equal():
     done = compared(EVEN | {2: 0.3})
     results = dict(done.results)
