@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,7 @@ def compare(
         seeds: The number of times that the folds are trained, each time with another seed and
             another division into folds.
         metric: ``recall@1`` or ``map@r``.
-        equal: What all arms get equally much of. ``images``: as many epochs. ``time``: cheap arms
+        equal: What is the same for all arms. ``images``: as many epochs. ``time``: cheap arms
             train for more epochs; the first round is trained twice, to measure the times.
         budget: Seconds that all runs may take together; None for no limit. The first round is
             always finished.
@@ -104,58 +104,23 @@ def compare(
         ConfigError: An argument is wrong.
         SiamkitError: See :mod:`siamkit.errors` for others.
     """
-    given = {"policies": policies, "losses": losses, "heads": heads, "augment": augment,
+    named = {"policies": policies, "losses": losses, "heads": heads, "augment": augment,
              "backbones": backbones}  # fmt: skip
-    axes = {
-        _AXES[name]: _require_names(name, _values(name, values))
-        for name, values in given.items()
-        if values is not None
-    }
     _require_callable("watch", watch)
     _require_callable("begun", begun)
-    tried = _keyed("tune", tune)
-    axes |= {key: _values(f"vary[{key!r}]", v) for key, v in _keyed("vary", vary).items()}
-    if wrong := sorted(key for key in {*axes, *tried} if _is_taken(key)):
-        raise ConfigError(
-            "cannot be varied, because the comparison sets it",
-            where=wrong[0],
-            hint=f"{argument('folds')} and {argument('seeds')} decide the data of a run",
-        )
-    if isinstance(equal, str) and equal == "time" and "train.epochs" in tried:
-        raise ConfigError(
-            "cannot be tuned if all arms shall take equally long", where="train.epochs"
-        )
+    axes, tuned = _axes(named, vary), _tuned(tune)
+    _require_apart(axes, tuned, equal)
     base, known, memory = resolved_call(config, sections)
     one = policies is None and "freeze" not in values_of(config, sections)
     if one and not any(len(values) > 1 for values in axes.values()):
         axes = {"freeze.name": POLICIES, **axes}
-    if not axes:
-        axes = {"freeze.name": (base.freeze.name,)}
-    tuned = {key: _values(f"tune[{key!r}]", values) for key, values in tried.items()}
-    if twice := sorted(set(axes) & set(tuned)):
-        raise ConfigError("is varied and tuned", where=twice[0], hint="choose one of the two")
-    if not isinstance(metric, str) or metric not in METRICS:
-        raise ConfigError(
-            "is no metric to compare by", where=argument("metric"), got=metric,
-            allowed=" or ".join(METRICS),
-        )  # fmt: skip
-    if not isinstance(equal, str) or equal not in EQUAL:
-        raise ConfigError(
-            "is unknown", where=argument("equal"), got=equal, allowed=" or ".join(EQUAL)
-        )
-    if budget is not None:
-        require_seconds(budget)
-    if base.data.folds is not None:
-        raise ConfigError(
-            "has no effect on a comparison", where=setting("data.folds"), got=base.data.folds,
-            hint=f"set {argument('folds')}",
-        )  # fmt: skip
+    _require_protocol(metric, equal, budget, base)
     if base.train.monitor is None:
         train = base.train.model_copy(update={"monitor": metric})
         base = base.model_copy(update={"train": train})
     first = base.train.seed
     plan = Plan(
-        arms_of(axes),
+        arms_of(axes or {"freeze.name": (base.freeze.name,)}),
         whole_number(folds, argument("folds"), least=2),
         tuple(range(first, first + whole_number(seeds, argument("seeds"), least=1))),
         metric,
@@ -200,6 +165,60 @@ _TAKEN = (
     "data.val_fraction", "train.seed", "train.monitor", "run_dir", "report", "track",
 )  # fmt: skip
 """The keys that a comparison sets for each run, or that have no effect in it."""
+
+
+def _axes(
+    named: Mapping[str, Sequence[str] | None], vary: Mapping[str, Sequence[Any]] | None
+) -> dict[str, tuple[Any, ...]]:
+    """Return the values that vary from arm to arm, by dotted key.
+
+    Args:
+        named: The names to compare, by argument; None for those that were not given.
+        vary: The values of other keys.
+    """
+    axes = {
+        _AXES[name]: _require_names(name, _values(name, values))
+        for name, values in named.items()
+        if values is not None
+    }
+    return axes | {k: _values(f"vary[{k!r}]", v) for k, v in _keyed("vary", vary).items()}
+
+
+def _tuned(tune: Mapping[str, Sequence[Any]] | None) -> dict[str, tuple[Any, ...]]:
+    """Return the values that each run of an arm tries, by dotted key."""
+    return {key: _values(f"tune[{key!r}]", v) for key, v in _keyed("tune", tune).items()}
+
+
+def _require_apart(axes: Collection[str], tuned: Collection[str], equal: Any) -> None:
+    """Check that keys may be varied or tuned, and that none is both."""
+    if wrong := sorted(key for key in {*axes, *tuned} if _is_taken(key)):
+        raise ConfigError(
+            "cannot be varied, because the comparison sets it",
+            where=wrong[0],
+            hint=f"{argument('folds')} and {argument('seeds')} decide the data of a run",
+        )
+    if twice := sorted(set(axes) & set(tuned)):
+        raise ConfigError("is varied and tuned", where=twice[0], hint="choose one of the two")
+    if isinstance(equal, str) and equal == "time" and "train.epochs" in tuned:
+        raise ConfigError(
+            "cannot be tuned if all arms shall take equally long", where="train.epochs"
+        )
+
+
+def _require_protocol(metric: Any, equal: Any, budget: Any, base: RunConfig) -> None:
+    """Check how the arms shall be compared."""
+    for name, value, allowed in (("metric", metric, METRICS), ("equal", equal, EQUAL)):
+        if not isinstance(value, str) or value not in allowed:
+            raise ConfigError(
+                "is unknown", where=argument(name), got=value, allowed=" or ".join(allowed)
+            )
+    if budget is not None:
+        require_seconds(budget)
+    if base.data.folds is not None:
+        raise ConfigError(
+            "has no effect on a comparison", where=setting("data.folds"), got=base.data.folds,
+            hint=f"set {argument('folds')}",
+        )  # fmt: skip
 
 
 def _is_taken(key: str) -> bool:

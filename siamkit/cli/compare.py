@@ -91,7 +91,7 @@ Equal = Annotated[
     str,
     typer.Option(
         metavar="images|time",
-        help="What all arms get equally much of. images: they train for the same number of epochs. "
+        help="What is the same for all arms. images: they train for the same number of epochs. "
         "time: cheap arms train for more epochs.",
         autocompletion=completion.choices("images", "time"),
         rich_help_panel=_PROTOCOL,

@@ -10,7 +10,7 @@ from typing import Any
 from siamkit.comparison.arms import Arm
 
 EQUAL = ("images", "time")
-"""What all arms get equally much of."""
+"""What is the same for all arms: the images that they see, or the time that they take."""
 
 METRICS = ("recall@1", "map@r")
 """The metrics that arms can be compared by: means over queries."""
@@ -45,7 +45,7 @@ class Plan:
         metric: The metric to compare; one of :data:`METRICS`.
         tuned: The values to try in each run, by dotted key. The validation images choose.
         budget: Seconds that all runs may take together; None for no limit.
-        equal: What all arms get equally much of; one of :data:`EQUAL`.
+        equal: What is the same for all arms; one of :data:`EQUAL`.
     """
 
     arms: tuple[Arm, ...]

@@ -121,7 +121,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the choice of a recipe is about to do.
+    """The next steps of the choice of a recipe, and how long they take.
 
     Attributes:
         budget: Seconds for the comparison and the training together.

@@ -12,7 +12,7 @@ from siamkit.evaluation.retrieval import ClassRetrieval
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What one run of an arm gave.
+    """The result of one run of an arm.
 
     Attributes:
         val: Each metric's totals by class, on the images that chose the best epoch.

@@ -16,7 +16,7 @@ from siamkit.words import plural
 
 _CLASSES = 20
 _MUCH = 1.15
-"""From this ratio on, the verdict tells the costs of two arms apart."""
+"""From this ratio of times on, the verdict says which arm costs more."""
 
 
 @dataclass(frozen=True)

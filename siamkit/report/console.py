@@ -195,7 +195,7 @@ class ConsoleListener:
 
     def _length(self, steps: int) -> str:
         if not self._epochs:
-            return "no training, the head is computed in closed form,"
+            return "no training,"
         return f"{plural(self._epochs, 'epoch')} of {plural(steps, 'step')}"
 
     def _epoch(self, number: int) -> str:

@@ -80,7 +80,7 @@ def test_any_key_is_varied(quick: Any, tmp_path: Path) -> None:
         (["--losses", "triplet,"], "loss.name"),
         (["--budget", "soon"], "--budget: must be a time, got 'soon', allowed: such as 90s"),
         (["--budget", "30steps"], "--budget: must be a time"),
-        (["--metric", "eer"], "--metric: is no metric to compare by, got 'eer'"),
+        (["--metric", "eer"], "--metric: is unknown, got 'eer', allowed: recall@1 or map@r"),
         (["--vary", "loss"], "--vary: must be KEY=V1,V2"),
         (["--tune", "train.epochz=1,2"], "train.epochz"),
         (["--run-dir", "x"], "--run-dir: has no effect on a comparison; leave it out"),
