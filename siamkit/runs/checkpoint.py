@@ -40,7 +40,6 @@ from siamkit.files import (
     write_atomic,
     writing,
 )
-from siamkit.freezing.proof import require_unchanged
 from siamkit.json_files import digest_of, read_json, unsealed, write_json, write_sealed
 from siamkit.spelling import command
 from siamkit.tensor_files import load_tensors, save_tensors
@@ -213,6 +212,8 @@ def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
     A linked file would hide that a frozen tensor changed, because a resumed run would read the
     unchanged one. So the tensors are compared with their fingerprints meanwhile.
     """
+    from siamkit.freezing.proof import require_unchanged  # imports torch, which readers don't need
+
     tensors = {
         _MODEL: {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen},
         _OPTIMIZER: checkpoint.optimizer,
