@@ -34,6 +34,7 @@ from siamkit.training.quantize import INT8, QuantizedPrefix, quantized
 from siamkit.training.requirements import (
     require_best,
     require_loss,
+    require_one_process,
     require_same,
     require_space,
     with_monitor,
@@ -74,6 +75,7 @@ def fit(
     Raises:
         SiamkitError: The run failed; see :mod:`siamkit.errors`.
     """
+    require_one_process()
     # The record of another run's int8 part: this run makes its own.
     config = config.model_copy(
         update={"backbone": config.backbone.model_copy(update={"int8": None})}
@@ -165,6 +167,7 @@ def resume(
         CheckpointError: No checkpoint is intact, or the config, data or plugins have changed.
         ConfigError: A change would affect the result.
     """
+    require_one_process()
     run = OpenRun(path, lambda: registries, trackers=True)
     run_dir, config = run.dir, run.config
     if changes:

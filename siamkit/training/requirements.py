@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,24 @@ from siamkit.training.build import Setup
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import moved
 from siamkit.training.tensors import model_tensors
+
+
+def require_one_process() -> None:
+    """Refuse a launcher of several processes, each of which would train the whole run on its own.
+
+    Raises:
+        ConfigError: A launcher such as ``torchrun`` started this process as one of several.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count.isdecimal() and int(count) > 1:
+        raise ConfigError(
+            "a run is trained by one process, but a launcher started several",
+            where="the environment variable WORLD_SIZE",
+            got=count,
+            allowed="1",
+            hint="start it without torchrun, or train in a loop of your own with "
+            "siamkit.freezing.FreezeController, which works with DistributedDataParallel",
+        )
 
 
 def with_monitor(config: RunConfig, splits: Splits) -> RunConfig:

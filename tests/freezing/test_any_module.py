@@ -235,10 +235,52 @@ if __name__ == "__main__":
 """
 
 
+PHASES = """
+import sys, torch
+from torch import nn
+from siamkit.freezing import FreezeController, discover_stages
+from siamkit.interfaces import FreezePlan
+
+def work(rank, file):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    stages = discover_stages(net, torch.zeros(1, 3), head="1")
+    controller = FreezeController(net, stages)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    torch.manual_seed(1 + rank)  # each process has its own images
+    for units in ([], ["0"], []):
+        plan = FreezePlan.of(stages, units)
+        controller.apply(plan)
+        wrapped = nn.parallel.DistributedDataParallel(net)
+        wrapped(torch.randn(4, 3)).square().sum().backward()
+        trained = {name for name, p in net.named_parameters() if p.grad is not None}
+        assert trained == plan.trainable, (trained, plan.trainable)
+        for name in sorted(trained):
+            own = dict(net.named_parameters())[name].grad
+            every = [torch.empty_like(own) for _ in range(2)]
+            torch.distributed.all_gather(every, own)
+            assert own.any() and torch.equal(*every), name
+        optimizer.step()
+        controller.verify("the end of a phase")
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
+"""
+
+
 @pytest.mark.slow
-def test_unfreezing_under_a_live_wrapper_of_several_processes_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(TWO_PROCESSES, id="unfreezing under a live wrapper is refused"),
+        pytest.param(PHASES, id="gradients are equal at the first step of each phase"),
+    ],
+)
+def test_several_processes(code: str, tmp_path: Path) -> None:
     script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES)
+    script.write_text(code)
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "group")],
         check=False, capture_output=True, text=True, timeout=120,

@@ -248,6 +248,20 @@ def test_a_loss_that_blows_up_ends_the_run_with_the_batch_on_record(run_values: 
     assert len(record["samples"]) == 8 and all(name.endswith(".png") for name in record["samples"])
 
 
+def test_a_launcher_of_several_processes_is_refused(
+    run_values: RunValues, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = run_values()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"several.*got '2'.*without torchrun"):
+        api.fit(values)
+    assert not Path(values["run_dir"]).exists()
+    with pytest.raises(ConfigError, match="without torchrun"):
+        api.resume(done.values["run_dir"])
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert api.resume(done.values["run_dir"]) == done.result
+
+
 def test_a_run_directory_that_holds_something_is_refused(run_values: RunValues) -> None:
     values = run_values()
     Path(values["run_dir"]).mkdir()
