@@ -26,8 +26,10 @@ from records import Record
 from subjects import Subject, differences, outcome, write_config
 
 import siamkit
+from siamkit.cli.app import main
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.inference.embedder import Embedder
+from siamkit.training import quantize
 
 REFUSED = (3, 4, 7)
 CONFIG = (2, 5)  # a damaged key, value or name in config.yaml is an error of the configuration
@@ -132,8 +134,8 @@ def copied(source: Path, target: Path) -> Path:
 def targets(kills: Kills) -> list[Target]:
     """Make the folders to damage, with the commands that read each.
 
-    They are a run, a pruned run, an interrupted run, an export, a pretrained folder, an index and
-    a cache.
+    They are a run, a pruned run, one with an int8 part, an interrupted run, an export, a
+    pretrained folder, an index, a cache, and a comparison that lacks one result.
     """
     folder = kills.folder / "damage"
     folder.mkdir(exist_ok=True)
@@ -143,6 +145,7 @@ def targets(kills: Kills) -> list[Target]:
     run = copied(whole, folder / "run")
     a, b = images / "class0/0.png", images / "class1/0.png"
     pruned, export = folder / "pruned", folder / "export"
+    int8, comparison = folder / "int8", folder / "comparison"
     for args in (
         ["index", run, images, "-o", folder / "index", "--workers", "0"],
         ["prune", run, "--finetune-epochs", "1", "--run-dir", pruned, "--set", "report=false"],
@@ -152,6 +155,15 @@ def targets(kills: Kills) -> list[Target]:
         assert made.code == 0, made.err
     cache = copied(whole.parent / "cache", folder / "cache")
     config = write_config(subject, images, folder / "config.yaml")
+    comparing = ["compare", "--config", config, "--policies", "freeze-all,full", "--folds", "2",
+                 "--seeds", "1", "--epochs", "1"]  # fmt: skip
+    for args, program in (
+        (["train", "--config", config, "--fast", "--run-dir", int8], train_in_int8),
+        ([*comparing, "-o", comparison], None),
+    ):
+        made = kills.programs.run(args, folder / "none", main=program)
+        assert made.code == 0, made.err
+    max((comparison / "results").iterdir()).unlink()  # so that the command has work to do
     pretrained = folder / "pretrained"
     siamkit.save_pretrained(run, pretrained)
     cpu = ["--device", "cpu"]
@@ -170,6 +182,12 @@ def targets(kills: Kills) -> list[Target]:
         Target("run", run, reading),
         Target("pruned run", pruned, {name: reading[name] for name in (
             "evaluate", "verify", "inspect", "report", "resume")}),
+        # Not `embed`, whose kernel, so its last bits, depends on the speed at the time.
+        Target("int8 run", int8, {name: reading[name] for name in (
+            "evaluate", "verify", "inspect", "resume")}),
+        Target("comparison", comparison, {
+            "compare": lambda at, out: [*comparing, "-o", at],
+        }),
         Target("export", export, {
             "verify": reading["verify"],
             "embed": lambda at, out: ["embed", at, images, "-o", out / "e.npy"],
@@ -202,6 +220,12 @@ def _interrupted(kills: Kills, config: Path, folder: Path) -> Path:
     ended = kills.programs.run(args, folder / "none", trap=Trap("training", 7))
     assert ended.was_killed, ended.err
     return run
+
+
+def train_in_int8(args: list[str]) -> int:
+    """Run a command that does not mind whether int8 is faster for a tiny network."""
+    quantize._require_faster = lambda speeds: None
+    return main(args)
 
 
 def load_pretrained(args: list[str]) -> int:
@@ -299,6 +323,11 @@ class Damage:
             return ended.code, None, err + ended.out
         text = ended.out.replace(str(at), "AT").replace(str(out), "OUT")
         result = _plain(json.loads(text))
+        if command == "compare":
+            result = {
+                row["name"]: (row["metrics"], row["interval"], row["to_best"])
+                for row in result["arms"]
+            }
         if command == "train":
             result = outcome(out / "run")
         if target.name == "interrupted run":
