@@ -92,7 +92,7 @@ def compare(
         budget: Seconds that all runs may take together; None for no limit. The first round is
             always finished.
         output: The directory of the comparison; None: ``comparisons/<time>-<data>``.
-        watch: Called before and after each run.
+        watch: Called before and after each run, and when another process trains the next one.
         begun: Called with the directory before the first run.
         listeners: Called with the events of the runs.
         **sections: Arguments as for :func:`fit`: names, mappings or objects.

@@ -41,7 +41,7 @@ _WAIT = 0.5  # seconds between looks at what other processes have finished
 
 @dataclass(frozen=True)
 class Step:
-    """The progress of a comparison, before or after a run.
+    """The progress of a comparison: before a run, after it, or while others finish the round.
 
     Attributes:
         arm: The name of the run's arm.
@@ -49,6 +49,7 @@ class Step:
         rounds: The number of all rounds.
         result: The result; None before the run.
         ahead: The estimated seconds until the end; None while it is not known.
+        waiting: Whether another process trains the run, and this process waits for its result.
     """
 
     arm: str
@@ -56,6 +57,7 @@ class Step:
     rounds: int
     result: ArmResult | None
     ahead: float | None
+    waiting: bool = False
 
     @property
     def means(self) -> dict[str, float]:
@@ -115,7 +117,8 @@ def compare(
             if the data stays where it is.
         again: How the user continues a comparison that was stopped; None for the same command with
             this directory.
-        watch: Called before and after each run.
+        watch: Called before and after each run, and when this process begins to wait for a run
+            of another process.
         listeners: Called with the events of the runs.
 
     Raises:
@@ -160,12 +163,17 @@ def compare(
             what = f"the comparison was stopped: {error.what}"
             raise Interrupted(what, exit_code=error.exit_code, hint=again) from None
 
+    waits: Unit | None = None
     while True:
         results = place.done(plan)
         state = race(plan, results)
         if not state.todo:
             break
         if not _next(plan, state, results, place, run, watch):
+            unit = state.todo[0], state.round
+            if unit != waits:
+                watch(replace(_step(plan, state, results, unit[0]), waiting=True))
+                waits = unit
             time.sleep(_WAIT)
     place.finish()
     _require_some(plan, results)
@@ -188,10 +196,7 @@ def _next(
         with place.claimed(unit) as mine:
             if not mine:
                 continue
-            step = Step(
-                plan.arms[arm].name, state.round + 1, len(plan.rounds), None,
-                _ahead(plan, state, results),
-            )  # fmt: skip
+            step = _step(plan, state, results, arm)
             watch(step)
             result = run(unit)
             place.keep(unit, result)
@@ -199,6 +204,11 @@ def _next(
             watch(replace(step, result=result, ahead=_ahead(plan, race(plan, known), known)))
             return True
     return False
+
+
+def _step(plan: Plan, state: Race, results: Results, arm: int) -> Step:
+    ahead = _ahead(plan, state, results)
+    return Step(plan.arms[arm].name, state.round + 1, len(plan.rounds), None, ahead)
 
 
 def _ahead(plan: Plan, state: Race, results: Results) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.plan import Round
 from siamkit.comparison.results import ArmResult, totals_of
-from siamkit.config import RunConfig, nested, resolve
+from siamkit.config import RESUMABLE, Layer, RunConfig, flat, nested, resolve
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.retrieval import retrieval_by_class
 from siamkit.registry import Registry
@@ -169,9 +169,12 @@ def _trained(
     registries: Mapping[str, Registry],
     listeners: Sequence[Listener],
 ) -> Result:
+    # The command may have been repeated with other threads, workers or places.
+    values = {key: value for key, value in flat(config.to_values()) if key in RESUMABLE}
+    changes = Layer(nested(values), lambda key: key)
     try:
         if run.has_begun:
-            return training.resume(run.path, registries, listeners)
+            return training.resume(run.path, registries, listeners, changes=changes)
     except (CheckpointError, ConfigError, DataError):
         # The run is damaged, or its data was moved: nothing but time is lost.
         shutil.rmtree(run.path)

@@ -130,12 +130,14 @@ def facts(values: Json) -> list[str]:
 
 
 def told(step: Any) -> str:
-    """Return a line about a run of a comparison, before it or after it.
+    """Return a line about a run of a comparison: before it, after it, or while others train it.
 
     Args:
         step: The :class:`siamkit.comparison.compare.Step`.
     """
     where = f"run {step.round} of {step.rounds}: {step.arm}"
+    if step.waiting:
+        return f"{where}: waits for another process, which trains it ..."
     if step.result is None:
         left = "" if step.ahead is None else f", about {units.duration(step.ahead)} left"
         return f"{where} ...{left}"

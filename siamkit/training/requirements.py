@@ -18,7 +18,6 @@ from siamkit.model.unit import unit
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
-from siamkit.spelling import setting
 from siamkit.training.batching import epoch_steps, part_of
 from siamkit.training.build import Setup
 from siamkit.training.optimizer import state_size
@@ -124,9 +123,7 @@ def require_space(path: Path, setup: Setup, there: int = 0) -> None:
             f"not enough disk space for checkpoints: {needed / 1e9:.1f} GB needed, "
             f"{free / 1e9:.1f} GB free",
             where=str(path),
-            hint="free some space"
-            if there
-            else f"free some space, or choose another {setting('run_dir')}",
+            hint="free some space" + ("" if there else ", or choose a place on another disk"),
         )
 
 

@@ -18,6 +18,7 @@ from siamkit.comparison import compare as comparing
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.config import read_file
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.report.comparison import told
 
 Common = Callable[..., dict[str, Any]]
 SMALL: dict[str, Any] = {"policies": ["freeze-all", "full"], "folds": 2, "seeds": 1}
@@ -194,6 +195,47 @@ def test_a_finished_comparison_trains_nothing(
     monkeypatch.setattr(comparing, "run_arm", None)
     again = siamkit.compare(common(), output=place, **SMALL)
     assert dict(again) == dict(compared)
+
+
+def test_waiting_for_another_process_is_said_once(
+    common: Common, place: Path, compared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    shutil.move(copy / "results" / "arm-03-round-001.json", tmp_path)
+    steps, looks = [], []
+
+    def other_works(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            shutil.move(tmp_path / "arm-03-round-001.json", copy / "results")
+
+    monkeypatch.setattr(comparing.time, "sleep", other_works)
+    with ComparisonDir(copy).claimed((3, 1)):
+        again = siamkit.compare(common(), output=copy, watch=steps.append, **SMALL)
+    assert len(looks) == 3
+    (step,) = steps
+    assert told(step) == "run 2 of 2: full: waits for another process, which trains it ..."
+    assert figures(again) == figures(compared)
+
+
+def test_settings_that_change_no_result_reach_a_run_that_was_stopped(
+    common: Common, compared: Any, tmp_path: Path
+) -> None:
+    def listen(event: siamkit.Event) -> None:
+        if event.name == "checkpoint":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), output=tmp_path / "c", listeners=[listen], **SMALL)
+    (config,) = (tmp_path / "c" / "runs").glob("*/config.yaml")
+    assert read_file(config)["train"]["checkpoint_every"] is None
+    values = common()
+    values["train"]["checkpoint_every"] = "5m"
+    with pytest.raises(Stopped):
+        siamkit.compare(values, output=tmp_path / "c", listeners=[listen], **SMALL)
+    assert read_file(config)["train"]["checkpoint_every"] == "5m"
+    assert figures(siamkit.compare(values, output=tmp_path / "c", **SMALL)) == figures(compared)
 
 
 def test_another_process_s_run_is_left_to_it(common: Common, tmp_path: Path) -> None:
