@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-_INT8 = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}  # Linux's names of CPU features
+from siamkit.portable.cpu import described, has_int8
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,9 @@ def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
     Args:
         cpuinfo: The file in which Linux describes the CPU.
     """
-    try:
-        lines = [line.partition(":") for line in cpuinfo.read_text(errors="replace").splitlines()]
-    except OSError:
-        lines = []
-    facts = {key.strip(): value.strip() for key, _, value in lines}
-    features = facts.get("flags", facts.get("Features"))
+    facts = described(cpuinfo)
     return Machine(
         facts.get("model name") or platform.processor() or platform.machine(),
         torch.get_num_threads(),
-        None if features is None else bool(_INT8 & set(features.split())),
+        has_int8(facts),
     )

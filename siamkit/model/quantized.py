@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import digest_of, read_sealed, write_sealed
-from siamkit.model.machine import this_machine
-from siamkit.portable.sessions import Network, Session, onnx_network
+from siamkit.portable.sessions import Network, Session, needs_exact_sums, onnx_network
 from siamkit.words import plural
 
 FORMAT = 2
@@ -319,7 +318,7 @@ def _network(graph: _Graph) -> Network:
         )
     try:
         # Weights of 8 bits overflow on a CPU that adds products in 16 bits.
-        return onnx_network(content, graph.threads, exact=this_machine().int8 is False)
+        return onnx_network(content, graph.threads, exact=needs_exact_sums())
     except ImportError:
         raise ConfigError(
             "a part of the network is computed in int8, which needs the package onnxruntime",

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ConfigError, is_out_of_memory
 from .cores import threads_of_libraries
+from .cpu import described, has_int8
 from .manifest import MANIFEST, Manifest
 from .untracked import untracked
 
@@ -75,7 +76,9 @@ def open_session(
     model = files[manifest.model]
     try:
         if manifest.kind == "onnx":
-            network = onnx_network(model, threads)
+            # A run's own int8 part, inside a network in float32, has weights of 8 bits.
+            plain = manifest.precision == "float32"
+            network = onnx_network(model, threads, exact=plain and needs_exact_sums())
         else:
             weights = manifest.model.removesuffix(".xml") + ".bin"
             network = openvino_network(openvino_model(model, files.get(weights, b"")), threads)
@@ -109,14 +112,19 @@ def _package(name: str) -> Any:
         return import_module(name)  # by name, because it has no type information
 
 
+def needs_exact_sums() -> bool:
+    """Return whether weights of 8 bits would overflow on this CPU: an x86 CPU without VNNI."""
+    return has_int8(described()) is False
+
+
 def onnx_network(content: bytes, threads: int | None, *, exact: bool = False) -> Network:
     """Open an ONNX file with one input and one output.
 
     Args:
         content: The content of the file.
         threads: The threads of one forward pass; None: as many as cores may be used.
-        exact: Whether to add products of int8 exactly on an x86 CPU without instructions for them
-            (VNNI), where weights of 8 bits would overflow. It takes more time.
+        exact: Whether to add products of int8 so that weights of 8 bits never overflow. It takes
+            more time; see :func:`needs_exact_sums`.
 
     Raises:
         Exception: ONNX Runtime cannot load the file.

@@ -22,11 +22,10 @@ from siamkit.errors import ConfigError, ResourceError
 from siamkit.files import writing
 from siamkit.inference.quantizing.onnx import OnnxQuantizer
 from siamkit.inference.quantizing.search import TOLERANCE, choose
-from siamkit.model.machine import this_machine
 from siamkit.model.quantized import ROWS, Quantized, in_rows
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.trace import evaluating
-from siamkit.portable.sessions import onnx_network
+from siamkit.portable.sessions import needs_exact_sums, onnx_network
 from siamkit.training.chain import BACKBONE, before, require_chain
 from siamkit.training.judging import Features, Judge, Judged, Part, distance, pooled
 from siamkit.training.made_graphs import MadeGraph
@@ -133,8 +132,8 @@ def made_graph(
 
 def part_of(graph: bytes) -> Part:
     """Return the function that a graph computes."""
-    exact = this_machine().int8 is False
-    return partial(in_rows, onnx_network(graph, torch.get_num_threads(), exact=exact).run)
+    network = onnx_network(graph, torch.get_num_threads(), exact=needs_exact_sums())
+    return partial(in_rows, network.run)
 
 
 def _require_same(cut: Cut, plain: Part, images: Tensor) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,3 +134,27 @@ def test_threads_that_ask_at_once_get_one_core(monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         cores = list(pool.map(lambda _: sessions.openvino_core(), range(2)))
     assert len(made) == 1 and cores[0] is cores[1]
+
+
+@pytest.mark.parametrize(
+    ("precision", "int8", "exact"),
+    [
+        ("float32", False, True),  # the run's own int8 part has weights of 8 bits
+        ("float32", True, False),
+        ("float32", None, False),
+        ("int8", False, False),  # weights of 7 bits cannot overflow
+    ],
+)
+def test_weights_of_8_bits_do_not_overflow(monkeypatch, precision, int8, exact):
+    opened = []
+
+    def network(content, threads, *, exact):
+        opened.append((content, threads, exact))
+        return SimpleNamespace(run="the session")
+
+    monkeypatch.setattr(sessions, "has_int8", lambda facts: int8)
+    monkeypatch.setattr(sessions, "onnx_network", network)
+    monkeypatch.setattr(sessions, "_require_match", lambda *given: None)
+    manifest = SimpleNamespace(kind="onnx", precision=precision, model="model.onnx")
+    assert sessions.open_session(manifest, {"model.onnx": b"net"}, "place", 3) == "the session"
+    assert opened == [(b"net", 3, exact)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -226,15 +227,38 @@ def test_quality_that_falls_is_refused(
 
 
 @pytest.mark.slow
-def test_an_int8_run_can_be_neither_pruned_nor_exported_to_onnx(
+def test_an_int8_run_can_be_neither_pruned_nor_quantized_again(
     staged: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = staged["values"]["run_dir"]
+    run, place = staged["values"]["run_dir"], tmp_path / "model"
     with pytest.raises(ConfigError, match="cannot be pruned, because a part of it is computed in"):
         siamkit.prune(run, ratio=0.5)
-    with pytest.raises(ConfigError, match=r"cannot be exported to onnx, .*keeps the int8 part"):
-        siamkit.export(run, tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+    with pytest.raises(ConfigError, match=r"cannot be quantized again, .*keeps the int8 part"):
+        siamkit.export(run, place, quantize="int8")
+    with pytest.raises(ConfigError, match=r"cannot be exported to openvino, .*keeps the int8 part"):
+        siamkit.export(run, place, format="openvino")
+    assert not place.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True], ids=["up to a stage", "the whole backbone"])
+def test_an_int8_run_is_exported_with_its_own_graph(
+    staged: dict[str, Any], run_values: RunValues, tmp_path: Path, whole: bool
+) -> None:
+    run = staged["values"]["run_dir"]
+    if whole:
+        run = api.fit(run_values(**INT8, freeze={"name": "freeze-all"}))["run_dir"]
+    made = siamkit.export(run, tmp_path / "model")
+    record = Quantized.load(Path(run) / "int8.json")
+    assert f"as in the run, {record.part} is computed in int8" in made["notices"]
+    assert made["cosine"] > 0.999999
+    # The graph is stored once, and what it replaces is not stored.
+    size = (tmp_path / "model" / "model.onnx").stat().st_size
+    assert record.size < size < record.size + (500_000 if whole else 1_500_000)
+    embedder = siamkit.load_embedder(run)
+    exported = siamkit.ExportedModel(tmp_path / "model")
+    images = sorted(Path(staged["values"]["data"]["path"]).rglob("*.png"))[:11]
+    np.testing.assert_allclose(exported.embed(images), embedder.embed(images), atol=1e-5)
 
 
 def test_a_network_whose_modules_are_no_chain_is_refused(

@@ -39,6 +39,7 @@ from siamkit.inference.quantizing.openvino import OpenVinoQuantizer
 from siamkit.inference.quantizing.quantizer import Quantizer
 from siamkit.model.machine import this_machine
 from siamkit.model.quantized import require_float
+from siamkit.portable.sessions import needs_exact_sums
 from siamkit.spelling import argument, setting
 
 
@@ -85,11 +86,13 @@ def export_graph(subject: Subject, format: Format, folder: Path, *, int8: bool) 
         DataError: An image cannot be decoded.
         ResourceError: The disk is full or not writable.
     """
-    require_float(
-        subject.net.quantized, f"cannot be exported to {format.name}",
-        f"{argument('format', 'torch')} keeps the int8 part as it is; or train without "
-        f"{setting('engine.prefix', 'int8')}, and export with {argument('quantize', INT8)}",
-    )  # fmt: skip
+    if int8 or format.name != "onnx":
+        what = "cannot be quantized again" if int8 else f"cannot be exported to {format.name}"
+        require_float(
+            subject.net.quantized, what,
+            f"{argument('format', 'onnx')} without {argument('quantize')} keeps the int8 part as "
+            f"it is; or train without {setting('engine.prefix', 'int8')}",
+        )  # fmt: skip
     backend = _BACKENDS[format.name]
     images = subject.val.cycled(BATCH)  # [32, C, H, W]
     model = folder / format.model
@@ -113,7 +116,10 @@ def _float32(
         {TORCH: size_of(subject.net), key: backend.size(model)},
         images,
     )
-    return _converted(subject, key, format, found.rows, cosine, Threshold(subject.calibration))
+    record = subject.net.quantized
+    notices = () if record is None else (f"as in the run, {record.part} is computed in int8",)
+    threshold = Threshold(subject.calibration)
+    return _converted(subject, key, format, found.rows, cosine, threshold, notices)
 
 
 def _int8(
@@ -158,9 +164,14 @@ def _written(
     """Write a network in float32, and return its runner and its least cosine to torch."""
     subject.say(f"converts the network to {format.name}")
     program = capture(subject.net, torch.from_numpy(images[: max(BATCHES)]))
+    record = subject.net.quantized
     try:
-        backend.write(program, model)
-        runner = backend.run(model)
+        if record is None:
+            backend.write(program, model)
+            runner = backend.run(model)
+        else:  # of the formats, only ONNX can hold the run's own graph
+            write_onnx(program, model, record.content(subject.net.backbone))
+            runner = onnx_runner(model, exact=needs_exact_sums())
     except SiamkitError:
         raise
     except Exception as error:  # the libraries raise exceptions of many types

@@ -34,13 +34,17 @@ def torch_runner(net: nn.Module) -> Runner:
     return run
 
 
-def onnx_runner(path: Path) -> Runner:
+def onnx_runner(path: Path, *, exact: bool = False) -> Runner:
     """Return a runner of an ONNX file.
+
+    Args:
+        path: The file.
+        exact: See :func:`.sessions.onnx_network`.
 
     Raises:
         Exception: ONNX Runtime cannot load the file.
     """
-    return onnx_network(path.read_bytes(), torch.get_num_threads()).run
+    return onnx_network(path.read_bytes(), torch.get_num_threads(), exact=exact).run
 
 
 def openvino_runner(model: Any) -> Runner:
