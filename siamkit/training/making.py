@@ -29,7 +29,7 @@ from siamkit.portable.sessions import needs_exact_sums, onnx_network
 from siamkit.training.chain import BACKBONE, before, require_chain
 from siamkit.training.judging import Features, Judge, Judged, Part, distance, pooled
 from siamkit.training.made_graphs import MadeGraph
-from siamkit.training.speeds import Speeds
+from siamkit.training.speeds import Speeds, confirmed
 
 _MOST = 2 * TOLERANCE
 """The loss of quality from which int8 is refused."""
@@ -127,7 +127,9 @@ def made_graph(
             "rejected": list(rejected),
         },
     )
-    return MadeGraph(record, graph, Speeds(reference.seconds, after.seconds))
+    first = Speeds(reference.seconds, after.seconds)
+    speeds = confirmed(first, partial(plain, example), partial(int8(floats), example))
+    return MadeGraph(record, graph, speeds)
 
 
 def part_of(graph: bytes) -> Part:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from siamkit.training.speeds import Speeds, paid
+from siamkit.inference.export import timing
+from siamkit.training.speeds import Speeds, confirmed, paid
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,25 @@ def test_what_int8_saves_is_said(
 
 def test_a_single_image_that_is_no_slower_is_not_mentioned() -> None:
     assert "single image" not in paid(Speeds(0.08, 0.01), 100, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "took", "expected"),
+    [
+        (Speeds(0.003, 0.007), {"float32": 0.4, "int8": 0.1}, Speeds(0.05, 0.0125)),
+        (Speeds(0.003, 0.003), {"float32": 0.1, "int8": 0.2}, Speeds(0.0125, 0.025)),
+        (Speeds(0.007, 0.003), {}, Speeds(0.007, 0.003)),  # nothing is measured again
+    ],
+)
+def test_int8_that_seems_slower_is_measured_again_in_turns(monkeypatch, first, took, expected):
+    clock, calls = [0.0], []
+
+    def call(name):
+        calls.append(name)
+        clock[0] += took[name]
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    found = confirmed(first, lambda: call("float32"), lambda: call("int8"))
+    assert found.float32 == pytest.approx(expected.float32)
+    assert found.int8 == pytest.approx(expected.int8)
+    assert calls[:4] == (["float32", "int8"] * 2 if took else [])
