@@ -10,22 +10,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from siamkit.api.configuring import Config, placed, resolved_call, values_of
+from siamkit.api.entries import registries
+from siamkit.api.helping import helping
 from siamkit.api.listening import checked
 from siamkit.api.recipes import require_seconds
 from siamkit.api.results import ComparisonResult
 from siamkit.checks import whole_number
 from siamkit.comparison.arms import arms_of
-from siamkit.comparison.compare import Step
 from siamkit.comparison.compare import compare as _compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import EQUAL, METRICS, Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of
+from siamkit.comparison.work import Helpers, Step
 from siamkit.config import RunConfig
 from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
+from siamkit.registry import Registry
 from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
 from siamkit.spelling import argument, setting
@@ -59,6 +64,7 @@ def compare(
     equal: str = "images",
     budget: float | None = None,
     output: str | Path | None = None,
+    jobs: int = 1,
     watch: Callable[[Step], None] | None = None,
     begun: Callable[[Path], None] | None = None,
     listeners: Iterable[Listener] = (),
@@ -92,6 +98,8 @@ def compare(
         budget: Seconds that all runs may take together; None for no limit. The first round is
             always finished.
         output: The directory of the comparison; None: ``comparisons/<time>-<data>``.
+        jobs: The number of processes that train runs at the same time. They share the threads. Each
+            needs memory of its own.
         watch: Called before and after each run, and when another process trains the next one.
         begun: Called with the directory before the first run.
         listeners: Called with the events of the runs.
@@ -115,6 +123,7 @@ def compare(
     if one and not any(len(values) > 1 for values in axes.values()):
         axes = {"freeze.name": POLICIES, **axes}
     _require_protocol(metric, equal, budget, base)
+    base, helpers = _together(whole_number(jobs, argument("jobs"), least=1), base, known)
     if base.train.monitor is None:
         train = base.train.model_copy(update={"monitor": metric})
         base = base.model_copy(update={"train": train})
@@ -142,7 +151,10 @@ def compare(
             items, own = items_of(memory, notices), base
             base = placed(items, base, Path(draft).resolve())
             settle = partial(placed, items, own, place.data)
-        compared = _compare(plan, base, known, place, settle=settle, watch=told, listeners=heard)
+        compared = _compare(
+            plan, base, known, place,
+            settle=settle, helpers=helpers, watch=told, listeners=heard,
+        )  # fmt: skip
         base = compared.base
     found = summary(compared)
     best = next(arm for arm in plan.arms if arm.name == found["best"])
@@ -158,6 +170,36 @@ def compare(
 
     write_comparison_page(result, place.report)
     return ComparisonResult(result)
+
+
+def _together(
+    jobs: int, base: RunConfig, known: Mapping[str, Registry]
+) -> tuple[RunConfig, Helpers | None]:
+    """Return a config with each process's share of the threads, and what starts the processes.
+
+    Args:
+        jobs: The number of processes.
+        base: The config of all arms.
+        known: The registry of each component section.
+
+    Raises:
+        ConfigError: A component is an object, which another process does not have.
+    """
+    if jobs == 1:
+        return base, None
+    installed = registries()
+    if objects := [section for section in installed if known[section] is not installed[section]]:
+        raise ConfigError(
+            "must be 1, because other processes do not have the objects of this one",
+            where=argument("jobs"),
+            got=jobs,
+            hint=f"install a plugin that registers the {objects[0]}, and name it",
+        )
+    if base.train.threads is None:
+        threads = max(1, torch.get_num_threads() // jobs)
+        train = base.train.model_copy(update={"threads": threads})
+        base = base.model_copy(update={"train": train})
+    return base, Helpers(jobs - 1, partial(helping, jobs - 1))
 
 
 _TAKEN = (

@@ -9,9 +9,9 @@ from typing import Any
 
 from siamkit.api.listening import observers
 from siamkit.api.results import TrainingResult
-from siamkit.comparison.compare import Step
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.recipe import BUDGET, Outlook, choose_recipe
+from siamkit.comparison.work import Step
 from siamkit.config import MAIN_KEYS, RunConfig, flat
 from siamkit.errors import ConfigError
 from siamkit.registry import Registry

@@ -15,7 +15,7 @@ from siamkit.cli.run_flags import RunFlags, run_flags
 from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from siamkit.comparison.compare import Step
+    from siamkit.comparison.work import Step
 
 _COMPARED, _PROTOCOL = "What is compared", "How it is compared"
 
@@ -118,6 +118,16 @@ Place = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Train N runs at the same time, each in a process of its own, which needs its own "
+        "memory. They share the threads. It pays for short runs, such as heads on cached features.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Log only errors.", rich_help_panel=OUTPUT)
 ]
@@ -138,6 +148,7 @@ def compare(
     equal: Equal = "images",
     budget: Budget = None,
     place: Place = None,
+    jobs: Jobs = 1,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -175,6 +186,7 @@ def compare(
         equal=equal,
         budget=limit,
         output=place,
+        jobs=jobs,
         watch=None if quiet else _told,
         begun=None if quiet else lambda path: output.say(f"comparison: {path}"),
     )

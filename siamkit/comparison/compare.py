@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from siamkit.comparison.arms import Arm
-from siamkit.comparison.directory import ComparisonDir, Unit
+from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.equal import first_round, with_equal_times
 from siamkit.comparison.folds import Images, divide, open_images, write_tables
-from siamkit.comparison.intervals import mean
 from siamkit.comparison.plan import Plan
-from siamkit.comparison.race import Race, Results, race
-from siamkit.comparison.results import ArmResult
-from siamkit.comparison.unit import config_of, place_of, run_arm
+from siamkit.comparison.race import Race, Results
+from siamkit.comparison.unit import config_of
+from siamkit.comparison.work import Helpers, Watch, Work, work
 from siamkit.config import RunConfig, decisive
-from siamkit.data.memory import TABLE
-from siamkit.errors import (
-    ConfigError,
-    Interrupted,
-    NonFiniteError,
-    PluginError,
-    SiamkitError,
-)
+from siamkit.errors import ConfigError, SiamkitError
 from siamkit.files import sha256_of
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
@@ -35,39 +25,6 @@ from siamkit.runs.events import Listener
 from siamkit.spelling import setting
 from siamkit.training.build import providers
 from siamkit.version import VERSION
-
-_WAIT = 0.5  # seconds between looks at what other processes have finished
-
-
-@dataclass(frozen=True)
-class Step:
-    """The progress of a comparison: before a run, after it, or while others finish the round.
-
-    Attributes:
-        arm: The name of the run's arm.
-        round: The number of the round, from 1.
-        rounds: The number of all rounds.
-        result: The result; None before the run.
-        ahead: The estimated seconds until the end; None while it is not known.
-        waiting: Whether another process trains the run, and this process waits for its result.
-    """
-
-    arm: str
-    round: int
-    rounds: int
-    result: ArmResult | None
-    ahead: float | None
-    waiting: bool = False
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The metrics of the result on the held-out fold; empty before the run."""
-        if self.result is None:
-            return {}
-        return {name: mean([totals]) for name, totals in self.result.test.items()}
-
-
-Watch = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
@@ -102,6 +59,7 @@ def compare(
     images: Images | None = None,
     settle: Callable[[], RunConfig] | None = None,
     again: str | None = None,
+    helpers: Helpers | None = None,
     watch: Watch = lambda step: None,
     listeners: Sequence[Listener] = (),
 ) -> Compared:
@@ -117,6 +75,7 @@ def compare(
             if the data stays where it is.
         again: How the user continues a comparison that was stopped; None for the same command with
             this directory.
+        helpers: Other processes that train some of the runs.
         watch: Called before and after each run, and when this process begins to wait for a run
             of another process.
         listeners: Called with the events of the runs.
@@ -144,91 +103,18 @@ def compare(
         plan = with_equal_times(plan, base, registries, first.results)
     tables = {turn: place.table(turn) for turn in plan.rounds}
     root = write_tables(folds, tables)
-
-    def run(unit: Unit) -> ArmResult:
-        arm, turn = plan.arms[unit[0]], plan.rounds[unit[1]]
-        variants = plan.variants_of(arm)
-        configs = [
-            config_of(
-                base, registries, arm, values,
-                place=place_of(tables[turn] / TABLE, root, turn, place.run(unit, number)),
-            )
-            for number, values in enumerate(variants)
-        ]  # fmt: skip
-        try:
-            return run_arm(configs, variants, registries, plan.metric, listeners)
-        except (NonFiniteError, PluginError, ConfigError) as error:
-            return ArmResult(failed=str(error))
-        except Interrupted as error:
-            what = f"the comparison was stopped: {error.what}"
-            raise Interrupted(what, exit_code=error.exit_code, hint=again) from None
-
-    waits: Unit | None = None
-    while True:
-        results = place.done(plan)
-        state = race(plan, results)
-        if not state.todo:
-            break
-        if not _next(plan, state, results, place, run, watch):
-            unit = state.todo[0], state.round
-            if unit != waits:
-                watch(replace(_step(plan, state, results, unit[0]), waiting=True))
-                waits = unit
-            time.sleep(_WAIT)
+    job = Work(plan, base, place.path, tables, root, again)
+    if helpers is None:
+        results, state = work(job, registries, place, watch, listeners)
+    else:
+        job = replace(job, processes=1 + helpers.count)
+        with helpers.started(job):
+            results, state = work(job, registries, place, watch, listeners, all_told=True)
     place.finish()
     _require_some(plan, results)
     notices = (*data.notices, *folds.notices)
     piloted = {} if first is None else first.results
     return Compared(plan, results, state, folds.how, notices, base, piloted)
-
-
-def _next(
-    plan: Plan,
-    state: Race,
-    results: Results,
-    place: ComparisonDir,
-    run: Callable[[Unit], ArmResult],
-    watch: Watch,
-) -> bool:
-    """Train the first run that no other process trains; return False if there is none."""
-    for arm in state.todo:
-        unit = arm, state.round
-        with place.claimed(unit) as mine:
-            if not mine:
-                continue
-            step = _step(plan, state, results, arm)
-            watch(step)
-            result = run(unit)
-            place.keep(unit, result)
-            known = {**results, unit: result}
-            watch(replace(step, result=result, ahead=_ahead(plan, race(plan, known), known)))
-            return True
-    return False
-
-
-def _step(plan: Plan, state: Race, results: Results, arm: int) -> Step:
-    ahead = _ahead(plan, state, results)
-    return Step(plan.arms[arm].name, state.round + 1, len(plan.rounds), None, ahead)
-
-
-def _ahead(plan: Plan, state: Race, results: Results) -> float | None:
-    """Return the estimated seconds until the end, if no more arms stop."""
-    if not state.todo:
-        return 0.0
-    times: dict[int, list[float]] = {}
-    for (arm, _), result in results.items():
-        times.setdefault(arm, []).append(result.seconds + result.filling)
-    trained = [fmean(times[a]) for a in times if plan.arms[a].trains]
-    if not trained:
-        return None
-    typical = {a: fmean(times.get(a, trained)) for a in range(len(plan.arms))}
-    alive = [a for a in range(len(plan.arms)) if a not in state.stopped]
-    later = len(plan.rounds) - state.round - 1
-    ahead = sum(typical[a] for a in state.todo) + later * sum(typical[a] for a in alive)
-    if plan.budget is None:
-        return ahead
-    left = plan.budget - sum(sum(t) for t in times.values())
-    return max(0.0, min(ahead, left))
 
 
 def _facts(

@@ -18,12 +18,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from siamkit.comparison.arms import Arm, without_training
-from siamkit.comparison.compare import Compared, Watch, compare
+from siamkit.comparison.compare import Compared, compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.folds import Images, divide, write_tables
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of, place_of, run_arm
+from siamkit.comparison.work import Watch
 from siamkit.config import RunConfig
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet

@@ -133,7 +133,7 @@ def told(step: Any) -> str:
     """Return a line about a run of a comparison: before it, after it, or while others train it.
 
     Args:
-        step: The :class:`siamkit.comparison.compare.Step`.
+        step: The :class:`siamkit.comparison.work.Step`.
     """
     where = f"run {step.round} of {step.rounds}: {step.arm}"
     if step.waiting:

@@ -42,7 +42,7 @@ def arms(options: argparse.Namespace) -> None:
                     "--json", "--policies", "freeze-all", "-o", f"{place}/comparison",
                     "--losses", ",".join(options.losses[:number]),
                     "--backbone", options.backbone, "--image-size", str(options.size),
-                    "--epochs", str(options.epochs), "--seeds", "1",
+                    "--epochs", str(options.epochs), "--seeds", "1", "--jobs", str(options.jobs),
                 ]  # fmt: skip
                 done = process(command, SIAMKIT_CACHE_DIR=f"{place}/cache")
             found.append(done.seconds)
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument(
         "--losses", nargs="+", default=["multi-similarity", "supcon", "triplet", "proxy-anchor"]
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes of each command")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--truth", type=int, default=20)
     parser.add_argument("--repetitions", type=int, default=20)

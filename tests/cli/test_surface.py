@@ -27,7 +27,8 @@ SURFACE = {
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit compare": [
         *RUN, "--policies", "--losses", "--heads", "--backbones", "--vary", "--tune", "--folds",
-        "--seeds", "--metric", "--equal", "--budget", "--output -o", "--quiet -q", "--json",
+        "--seeds", "--metric", "--equal", "--budget", "--output -o", "--jobs",
+        "--quiet -q", "--json",
     ],
     "siamkit lr-find": [*RUN, "--phase", "--epoch", "--steps", "--from", "--to", "--output -o",
                         "--json"],

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from pytorch_metric_learning import losses
 
 import siamkit
 from siamkit import api
-from siamkit.comparison import compare as comparing
+from siamkit.api import helping
+from siamkit.comparison import work as working
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.config import read_file
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
@@ -192,7 +198,7 @@ def test_a_run_that_was_killed_in_the_middle_goes_on(
 def test_a_finished_comparison_trains_nothing(
     compared: Any, common: Common, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparing, "run_arm", None)
+    monkeypatch.setattr(working, "run_arm", None)
     again = siamkit.compare(common(), output=place, **SMALL)
     assert dict(again) == dict(compared)
 
@@ -210,13 +216,67 @@ def test_waiting_for_another_process_is_said_once(
         if len(looks) == 3:
             shutil.move(tmp_path / "arm-03-round-001.json", copy / "results")
 
-    monkeypatch.setattr(comparing.time, "sleep", other_works)
+    monkeypatch.setattr(working.time, "sleep", other_works)
     with ComparisonDir(copy).claimed((3, 1)):
         again = siamkit.compare(common(), output=copy, watch=steps.append, **SMALL)
     assert len(looks) == 3
     (step,) = steps
     assert told(step) == "run 2 of 2: full: waits for another process, which trains it ..."
     assert figures(again) == figures(compared)
+
+
+@pytest.mark.slow
+def test_processes_share_the_work(
+    common: Common, compared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, steps, plain = [], [], working.run_arm
+    results = tmp_path / "c" / "results"
+
+    def run_arm(*given: Any) -> Any:
+        while not own and not list(results.glob("*.json")):  # the other process is faster at first
+            time.sleep(0.1)
+        own.append(given[0][0])
+        return plain(*given)
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    together = siamkit.compare(common(), output=tmp_path / "c", jobs=2, watch=steps.append, **SMALL)
+    assert figures(together) == figures(compared)
+    assert 1 <= len(own) <= 7
+    assert {config.train.threads for config in own} == {max(1, torch.get_num_threads() // 2)}
+    ended = [(step.arm, step.round) for step in steps if step.result is not None]
+    assert len(set(ended)) == len(ended) == 8, "the runs of both processes are told, each once"
+    assert not any(step.waiting for step in steps)
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_stopped_ends_its_processes(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def start(*given: Any, **named: Any) -> Any:
+        started.append(subprocess.Popen(*given, **named))
+        return started[-1]
+
+    def stop(step: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(
+        helping, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start})
+    )
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), output=tmp_path / "c", jobs=3, watch=stop, **SMALL)
+    assert len(started) == 2
+    assert all(process.returncode is not None for process in started)
+
+
+def test_other_processes_have_no_objects(common: Common, tmp_path: Path) -> None:
+    values = common(loss=losses.TripletMarginLoss())
+    with pytest.raises(ConfigError, match=r"jobs: must be 1, .* got 2; install a plugin"):
+        siamkit.compare(**values, output=tmp_path / "c", jobs=2, folds=2, seeds=1)
+    with pytest.raises(ConfigError, match="jobs"):
+        siamkit.compare(common(), output=tmp_path / "c", jobs=0, **SMALL)
+    assert not (tmp_path / "c").exists()
 
 
 def test_settings_that_change_no_result_reach_a_run_that_was_stopped(
@@ -393,14 +453,14 @@ def test_wrong_arguments_are_named(
 def test_an_arm_whose_training_fails_is_left_out(
     common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = comparing.run_arm
+    plain = working.run_arm
 
     def run_arm(configs: Any, *others: Any) -> Any:
         if configs[0].freeze.name == "full":
             raise NonFiniteError("the loss is NaN")
         return plain(configs, *others)
 
-    monkeypatch.setattr(comparing, "run_arm", run_arm)
+    monkeypatch.setattr(working, "run_arm", run_arm)
     result = siamkit.compare(common(), output=tmp_path / "c", **SMALL)
     assert "full" not in {row["name"] for row in result["arms"]}
     assert result["failed"] == [{"name": "full", "round": 1, "why": "the loss is NaN"}]

@@ -128,7 +128,7 @@ def test_the_validation_classes_of_the_run_choose_no_recipe(
 @pytest.mark.usefixtures("quick")
 def test_a_choice_that_was_stopped_goes_on(values: dict[str, Any], tmp_path: Path) -> None:
     from siamkit.api.recipes import Choice, fit_with_recipe
-    from siamkit.comparison.compare import Step
+    from siamkit.comparison.work import Step
 
     class Stopped(Exception):
         pass

@@ -1,0 +1,217 @@
+"""The work of a comparison: one process, or several, train the runs that the race still needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from siamkit.comparison.directory import ComparisonDir, Unit
+from siamkit.comparison.intervals import mean
+from siamkit.comparison.plan import Plan, Round
+from siamkit.comparison.race import Race, Results, race
+from siamkit.comparison.results import ArmResult
+from siamkit.comparison.unit import config_of, place_of, run_arm
+from siamkit.config import RunConfig
+from siamkit.data.memory import TABLE
+from siamkit.errors import ConfigError, Interrupted, NonFiniteError, PluginError
+from siamkit.registry import Registry
+from siamkit.runs.events import Listener
+
+_WAIT = 0.5  # seconds between looks at what other processes have finished
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the processes of a comparison have in common.
+
+    Attributes:
+        plan: The plan.
+        base: The config of all arms, with the place of the data.
+        path: The directory of the comparison.
+        tables: The folder of the table of each round's images.
+        root: The folder that the paths in the tables are relative to.
+        again: How the user continues a comparison that was stopped.
+        processes: The number of processes that share the work, for estimates.
+    """
+
+    plan: Plan
+    base: RunConfig
+    path: Path
+    tables: Mapping[Round, Path]
+    root: Path
+    again: str
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """Other processes that take part in the work.
+
+    Attributes:
+        count: Their number.
+        started: Returns a context in which they work.
+    """
+
+    count: int
+    started: Callable[[Work], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The progress of a comparison: before a run, after it, or while others finish the round.
+
+    Attributes:
+        arm: The name of the run's arm.
+        round: The number of the round, from 1.
+        rounds: The number of all rounds.
+        result: The result; None before the run.
+        ahead: The estimated seconds until the end; None while it is not known.
+        waiting: Whether another process trains the run, and this process waits for its result.
+    """
+
+    arm: str
+    round: int
+    rounds: int
+    result: ArmResult | None
+    ahead: float | None
+    waiting: bool = False
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The metrics of the result on the held-out fold; empty before the run."""
+        if self.result is None:
+            return {}
+        return {name: mean([totals]) for name, totals in self.result.test.items()}
+
+
+Watch = Callable[[Step], None]
+
+
+def work(
+    job: Work,
+    registries: Mapping[str, Registry],
+    place: ComparisonDir,
+    watch: Watch = lambda step: None,
+    listeners: Sequence[Listener] = (),
+    *,
+    all_told: bool = False,
+) -> tuple[Results, Race]:
+    """Train runs until the race is over; other processes may do the same.
+
+    Args:
+        job: The comparison.
+        registries: The registry of each component section, and of ``track``.
+        place: The directory of the comparison.
+        watch: Called before and after each run, and when this process begins to wait for a run
+            of another process.
+        listeners: Called with the events of the runs.
+        all_told: Whether ``watch`` is called after the runs of other processes too.
+
+    Returns:
+        All results, and the state at the end.
+
+    Raises:
+        SiamkitError: The disk is full, a result is damaged, or the work was stopped.
+    """
+    plan = job.plan
+    told, waits = set(place.done(plan)), None
+    while True:
+        results = place.done(plan)
+        state = race(plan, results)
+        for unit in sorted(results.keys() - told, key=lambda unit: unit[::-1]):
+            told.add(unit)
+            if all_told:
+                step = replace(_step(job, state, results, unit[0]), round=unit[1] + 1)
+                watch(replace(step, result=results[unit]))
+        if not state.todo:
+            return results, state
+        done = _next(job, registries, state, results, place, watch, listeners)
+        if done is not None:
+            told.add(done)
+            continue
+        unit = state.todo[0], state.round
+        if unit != waits and not all_told:
+            watch(replace(_step(job, state, results, unit[0]), waiting=True))
+            waits = unit
+        time.sleep(_WAIT)
+
+
+def _next(
+    job: Work,
+    registries: Mapping[str, Registry],
+    state: Race,
+    results: Results,
+    place: ComparisonDir,
+    watch: Watch,
+    listeners: Sequence[Listener],
+) -> Unit | None:
+    """Train the first run that no other process trains, and return it; None if there is none."""
+    plan = job.plan
+    for arm in state.todo:
+        unit = arm, state.round
+        with place.claimed(unit) as mine:
+            if not mine:
+                continue
+            step = _step(job, state, results, arm)
+            watch(step)
+            result = _trained(job, registries, place, unit, listeners)
+            place.keep(unit, result)
+            known = {**results, unit: result}
+            watch(replace(step, result=result, ahead=_ahead(job, race(plan, known), known)))
+            return unit
+    return None
+
+
+def _trained(
+    job: Work,
+    registries: Mapping[str, Registry],
+    place: ComparisonDir,
+    unit: Unit,
+    listeners: Sequence[Listener],
+) -> ArmResult:
+    arm, turn = job.plan.arms[unit[0]], job.plan.rounds[unit[1]]
+    variants = job.plan.variants_of(arm)
+    configs = [
+        config_of(
+            job.base, registries, arm, values,
+            place=place_of(job.tables[turn] / TABLE, job.root, turn, place.run(unit, number)),
+        )
+        for number, values in enumerate(variants)
+    ]  # fmt: skip
+    try:
+        return run_arm(configs, variants, registries, job.plan.metric, listeners)
+    except (NonFiniteError, PluginError, ConfigError) as error:
+        return ArmResult(failed=str(error))
+    except Interrupted as error:
+        what = f"the comparison was stopped: {error.what}"
+        raise Interrupted(what, exit_code=error.exit_code, hint=job.again) from None
+
+
+def _step(job: Work, state: Race, results: Results, arm: int) -> Step:
+    plan, ahead = job.plan, _ahead(job, state, results)
+    return Step(plan.arms[arm].name, state.round + 1, len(plan.rounds), None, ahead)
+
+
+def _ahead(job: Work, state: Race, results: Results) -> float | None:
+    """Return the estimated seconds until the end, if no more arms stop."""
+    plan = job.plan
+    if not state.todo:
+        return 0.0
+    times: dict[int, list[float]] = {}
+    for (arm, _), result in results.items():
+        times.setdefault(arm, []).append(result.seconds + result.filling)
+    trained = [fmean(times[a]) for a in times if plan.arms[a].trains]
+    if not trained:
+        return None
+    typical = {a: fmean(times.get(a, trained)) for a in range(len(plan.arms))}
+    alive = [a for a in range(len(plan.arms)) if a not in state.stopped]
+    later = len(plan.rounds) - state.round - 1
+    ahead = sum(typical[a] for a in state.todo) + later * sum(typical[a] for a in alive)
+    if plan.budget is not None:
+        left = plan.budget - sum(sum(t) for t in times.values())
+        ahead = max(0.0, min(ahead, left))
+    return ahead / job.processes

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siamkit.comparison import work as working
+from siamkit.comparison.arms import Arm
+from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.plan import Plan
+from siamkit.comparison.results import ArmResult
+from siamkit.comparison.work import Step, Work, work
+
+ARMS = (Arm("still", trains=False), Arm("a"), Arm("b"))
+TOTALS = {"recall@1": {"x": (4, 2.0), "y": (4, 3.0)}}
+
+
+@pytest.mark.parametrize(
+    ("processes", "budget", "ahead"),
+    [
+        # A run takes 6 s, and the features of the first one 2 s more. Two rounds have six runs.
+        (1, None, [None, None, 26.0, 20.0, 12.0, 6.0]),
+        (2, None, [None, None, 13.0, 10.0, 6.0, 3.0]),
+        (1, 40.0, [None, None, 26.0, 20.0, 12.0, 6.0]),
+    ],
+)
+def test_the_time_left_is_estimated(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+    budget: float | None,
+    ahead: list[float | None],
+) -> None:
+    runs: list[int] = []
+
+    def trained(job: Work, *given: Any) -> ArmResult:
+        runs.append(1)
+        return ArmResult(TOTALS, TOTALS, 6.0, 2.0 if len(runs) == 1 else 0.0)
+
+    monkeypatch.setattr(working, "_trained", trained)
+    plan = Plan(ARMS, 2, (0,), budget=budget)
+    job = Work(plan, None, tmp_path, {}, tmp_path, "again", processes)  # type: ignore[arg-type]
+    steps: list[Step] = []
+    results, state = work(job, {}, ComparisonDir(tmp_path), steps.append)
+    assert (len(results), state.round, state.todo) == (6, 2, ())
+    assert [step.ahead for step in steps if step.result is None] == ahead
+    assert steps[-1].ahead == 0.0
