@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,18 @@ ROOM = 10**12
 def test_many_epochs_over_few_rows_are_cached():
     decision = decide(WORK, COSTS, budget=ROOM, free=ROOM, wanted="auto")
     assert decision.mode == "cached" and decision.live > 5 * decision.cached
+
+
+def test_the_estimates_are_the_sums_of_their_parts():
+    plan = decide(WORK, COSTS, budget=ROOM, free=ROOM, wanted="off")
+    training = 10 * 512 * 0.001
+    assert plan.live == pytest.approx(10 * (512 + 64) * 0.053 + training)
+    gigabyte = Work(epochs=2, visits=3, held_out=1, rows=5, missing=4)
+    plan = decide(gigabyte, Costs(0.5, 0.25, 0.125, 10**9), budget=0, free=0, wanted="off")
+    assert plan.live == 8 * 0.75 + 6 * 0.125
+    # A gigabyte is written in 4 s and read in 1.25 s. Each row is checked once, and read per use.
+    assert plan.cached == pytest.approx(4 * (0.75 + 4) + (5 + 8) * 1.25 + 6 * 0.125)
+    assert plan.bytes == 5 * 10**9
 
 
 def test_one_epoch_of_new_views_is_live():

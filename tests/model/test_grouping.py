@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from siamkit.model.grouping import in_order, join_norms
+import pytest
+
+from siamkit.model.grouping import bucket, in_order, join_norms, place
 from siamkit.model.trace import Trace
 
 TRACE = Trace(
@@ -36,3 +38,37 @@ def test_a_group_of_norms_joins_the_group_before_it() -> None:
     assert join_norms([["n1"], ["a"], ["n2"], ["n3"], ["b", "n1"]], norms) == [
         ["n1"], ["a", "n2", "n3"], ["b", "n1"],
     ]  # fmt: skip
+
+
+def test_a_parameter_joins_the_group_that_began_last_before_its_first_use() -> None:
+    groups = [["net.a.w"], ["net.b.w"], ["net.c.w"], ["other.w"]]
+    uses = {"early": 1, "first": 2, "before": 5, "at": 6, "between": 9, "late": 30}
+    trace = Trace(starts={}, ends={}, uses={**TRACE.uses, **uses})
+    assert place([*uses, "never"], groups, trace) == [
+        ["net.a.w", "early", "first", "before", "never"],
+        ["net.b.w", "at", "between"],
+        ["net.c.w", "late"],
+        ["other.w"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "runs"),
+    [
+        (["blocks.7.w"], ["blocks.8.w"], 5),
+        (["blocks.7.w", "scale"], ["blocks.8.w", "norm.w"], 5),
+        (["blocks.7.w"], ["neck.0.w"], 8),
+        (["blocks.7.w"], ["blocks.neck.w"], 8),
+        (["blocks.conv.w"], ["blocks.8.w"], 8),
+        (["blocks.7.w"], ["scale"], 8),
+        (["scale"], ["blocks.8.w"], 8),
+    ],
+)
+def test_one_group_too_many_joins_the_last_stage_if_it_is_no_block_of_a_series(
+    before: list[str], last: list[str], runs: int
+) -> None:
+    groups = [*([f"blocks.{i}.w"] for i in range(7)), before, last]
+    found = bucket(groups)
+    assert len(found) == runs
+    if runs == 8:
+        assert found[-1] == [before, last]

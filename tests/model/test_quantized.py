@@ -11,6 +11,7 @@ from torch import nn
 
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.model import quantized
+from siamkit.model.machine import Machine
 from siamkit.model.quantized import Quantized, require_float
 
 GRAPH = b"a graph"
@@ -83,6 +84,7 @@ def test_the_graph_gives_the_modules_output_whatever_the_number_of_images(count:
         (torch.rand(2, 3, 5, 5), lambda net: net.half(), "float32 only, got 'float16'"),
         (torch.rand(2, 3, 5, 5), lambda net: net.bfloat16(), "float32 only, got 'bfloat16'"),
         (torch.rand(2, 3, 5, 5).half(), lambda net: net, "float32 only, got 'float16'"),
+        (torch.rand(2, 3, 5, 5).half(), lambda net: net.bfloat16(), "only, got 'bfloat16', allow"),
     ],
 )
 def test_what_the_graph_cannot_compute_is_refused(images: Any, change: Any, said: str) -> None:
@@ -91,6 +93,24 @@ def test_what_the_graph_cannot_compute_is_refused(images: Any, change: Any, said
     RECORD.apply(net, "here", GRAPH)
     with pytest.raises(ConfigError, match=f"^images: the part .* in int8 .*{said}"):
         change(net)(images)
+
+
+@pytest.mark.parametrize(("int8", "exact"), [(False, True), (True, False), (None, False)])
+def test_only_a_cpu_without_the_instructions_computes_exact_sums(
+    monkeypatch: pytest.MonkeyPatch, int8: bool | None, exact: bool
+) -> None:
+    asked = []
+
+    def network(content: bytes, threads: int, exact: bool) -> Session:
+        asked.append((content, exact))
+        return Session()
+
+    monkeypatch.setattr(quantized, "onnx_network", network)
+    monkeypatch.setattr(quantized, "this_machine", lambda: Machine("a CPU", 1, int8))
+    net = Small()
+    RECORD.apply(net, "here", GRAPH)
+    net(torch.rand(1, 3, 5, 5))
+    assert asked == [(GRAPH, exact)]
 
 
 def test_images_that_need_a_gradient_are_computed_where_none_is_kept() -> None:

@@ -75,6 +75,16 @@ def test_prune_goes_by_age_and_then_by_size(three):
     assert names(prune(three.root, budget_bytes=size_of(three), older_than_days=30)) == ["mid"]
 
 
+def test_a_day_has_86_400_seconds(cache, monkeypatch):
+    now = 1.7e9
+    monkeypatch.setattr(budget.time, "time", lambda: now)
+    for prefix, age in (("young", 2 * 86_400 - 0.5), ("old", 2 * 86_400 + 0.5)):
+        os.utime(cache.fill([1], prefix=prefix) / "store.json", (now - age, now - age))
+    assert prune(cache.root) == []
+    assert names(prune(cache.root, older_than_days=2)) == ["old"]
+    assert names(prune(cache.root, older_than_days=0)) == ["young"]
+
+
 INFO = st.builds(
     StoreInfo, path=st.just(Path("x")), bytes=st.integers(0, 100), rows=st.just(0),
     last_used=st.floats(0, 100), in_use=st.booleans(), description=st.just({}), dtype=st.just(""),
