@@ -164,6 +164,26 @@ def test_timms_channels_last_models(name: str) -> None:
         assert (backbone.layout, backbone.embedding_dim) == ("NHWC", 768)
 
 
+@pytest.mark.parametrize(
+    ("make", "sizes"),
+    [
+        (same, [64, 32]),  # the other size shows which axes are positions
+        (lambda x: x.mean((2, 3)), [64, 32]),  # its width is no number of positions
+        (lambda x: x[:, :, :4, :4].contiguous(), [64, 32, 128]),  # the shape does not change
+    ],
+)
+def test_the_probe_runs_as_few_sizes_as_it_needs(make: Any, sizes: list[int]) -> None:
+    seen: list[int] = []
+
+    def noted(x: Tensor) -> Tensor:
+        seen.append(2 * x.shape[-1])
+        return make(x)
+
+    layout = "NC" if sizes == [64, 32] and make is not same else "NCHW"
+    WrappedBackbone(Gives(noted), Preprocessing(size=(64, 64)), layout=layout)
+    assert seen == sizes
+
+
 def test_the_probe_leaves_modes_statistics_and_hooks_alone() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
     module[1].eval()

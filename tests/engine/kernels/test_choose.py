@@ -23,7 +23,7 @@ from siamkit.engine.kernels import (
 from siamkit.engine.kernels import build as building
 from siamkit.engine.kernels.base import FoldedKernel
 from siamkit.engine.kernels.build import KernelSource
-from siamkit.engine.kernels.worth import expected
+from siamkit.engine.kernels.worth import Cost, expected
 from siamkit.errors import ConfigError
 
 MANY = 10**9
@@ -261,6 +261,64 @@ def test_setup_is_expected_to_grow_with_the_network(device: str) -> None:
     onnx = expected("onnxruntime", "cpu")
     assert onnx is not None and onnx.setup(10, 10**6) < onnx.setup(10, 10**9)
     assert expected("folded", device) is None
+
+
+def test_a_setup_is_the_sum_of_its_parts() -> None:
+    assert Cost(1.0, 2.0, 3.0, gain=1.0).setup(10, 2 * 10**9) == 1 + 20 + 6
+
+
+def contest(count: int = 1000, seconds: float = 0.02) -> Any:
+    """A contest for a plain network that takes ``seconds`` per image."""
+    net, images = nn.Conv2d(3, 4, 3).eval(), torch.zeros(8, 3, 8, 8)
+    with torch.no_grad():
+        output = net(images)
+    return choosing._Contest(KernelSource(net, images, "fp32"), count, (output, seconds))
+
+
+def test_a_setup_that_does_not_pay_off_is_told_with_its_numbers() -> None:
+    told = contest(10).not_worth("onnxruntime")
+    assert told == (
+        "not tried: about 1 s of setup do not pay off for 10 images at 20 ms per image"
+    )
+    assert contest(10**6).not_worth("onnxruntime") is None
+
+
+def test_the_gain_is_relative_to_the_folded_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(choosing, "worth_building", lambda *given: asked.append(given) or True)
+    monkeypatch.setattr(choosing, "expected", lambda *_: Cost(3.0, 0.0, 0.0, gain=1.5))
+    made = contest()
+    made.not_worth("inductor")
+    made._seconds = {"folded": 0.01}
+    made.not_worth("inductor")
+    made._seconds = {"folded": 0.01, "onnxruntime": 0.005}
+    made.not_worth("inductor")
+    assert asked == [(1000, 0.02, 3.0, 1.5), (1000, 0.01, 3.0, 1.5), (1000, 0.005, 3.0, 0.75)]
+
+
+@pytest.mark.parametrize(
+    ("took", "runs", "seconds"),
+    [
+        ([1.05, 1.02, 1.01, 0.5], 3, 1.01),
+        ([1.29, 1.25, 0.5], 3, 0.5),
+        ([1.31, 0.5], 1, 1.31),
+        ([1.05, 0.9, 0.1], 2, 0.9),
+        ([0.9, 0.1], 1, 0.9),
+    ],
+)
+def test_a_kernel_is_run_again_while_it_is_close_to_the_best(
+    monkeypatch: pytest.MonkeyPatch, took: list[float], runs: int, seconds: float
+) -> None:
+    made, left = contest(seconds=1 / 8), list(took)
+    clock = [0.0]
+    monkeypatch.setattr(made, "_now", lambda: clock[0])
+
+    def kernel(images: Tensor) -> Tensor:
+        clock[0] += left.pop(0)
+        return images
+
+    assert made._time(kernel) == pytest.approx(seconds / 8)
+    assert len(took) - len(left) == runs
 
 
 def test_the_graph_is_captured_once_for_all_kernels(small: nn.Module, images: Tensor) -> None:

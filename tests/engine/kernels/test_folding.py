@@ -92,6 +92,40 @@ def test_a_convolution_that_something_else_reads_is_left_alone(
     torch.testing.assert_close(graph(images), prefix(images))
 
 
+@pytest.mark.parametrize("computed", ["weight", "bias"])
+def test_a_convolution_whose_weights_are_computed_is_left_alone(
+    cut: Callable[..., nn.Module], computed: str
+) -> None:
+    class Standardised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            tensors = {"weight": self.conv.weight, "bias": self.conv.bias}
+            tensors[computed] = tensors[computed] - tensors[computed].mean()
+            return self.norm(nn.functional.conv2d(images, tensors["weight"], tensors["bias"]))
+
+    prefix = cut(Standardised())
+    images = torch.rand(2, 3, 8, 8)
+    graph = capture(prefix, images)
+    assert fold(graph) == 0
+    torch.testing.assert_close(graph(images), prefix(images))
+
+
+def test_all_weights_are_laid_out_channels_last(cut: Callable[..., nn.Module]) -> None:
+    flat = nn.Conv2d(4, 4, 1)  # is channels_last already
+    prefix = cut(nn.Sequential(nn.Conv2d(3, 4, 3), flat, nn.Conv2d(4, 4, 3)))
+    images = torch.rand(2, 3, 8, 8)
+    graph = capture(prefix, images)
+    fold(graph)
+    weights = [t for t in [*graph.parameters(), *graph.buffers()] if t.ndim == 4]
+    assert len(weights) == 3
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    torch.testing.assert_close(graph(images), prefix(images))
+
+
 def test_a_convolution_shared_by_two_norms_is_folded_into_each(
     cut: Callable[..., nn.Module],
 ) -> None:
