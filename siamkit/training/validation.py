@@ -102,7 +102,7 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
     metrics are comparable only on sets of equal size. The part has as many classes as ``val`` (or
     all of them) with as many images per class, or as many known pairs or triplets. Classes with one
     image, which has nothing to find, come last. It has at most :data:`PROBE_IMAGES` images, to
-    limit the cost.
+    limit the cost, and at least two classes if there are two.
     """
     if train.tuples is not None and val.tuples is not None:
         return _tuple_probe(train, min(len(val.tuples), PROBE_IMAGES // train.tuples.width), seed)
@@ -112,11 +112,12 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(sorted(by_class)).tolist()
     order = sorted(drawn, key=lambda label: len(by_class[label]) < 2)[: max(len(val.classes), 2)]
-    per_class = max(2, round(len(val) / max(len(val.classes), 1)))
+    # In a single class, all images that are found would be right.
+    per_class = min(max(2, round(len(val) / max(len(val.classes), 1))), PROBE_IMAGES // 2)
     chosen: list[int] = []
     for label in order:
         members = by_class[label]
-        if len(chosen) + min(len(members), per_class) > PROBE_IMAGES and len(chosen) > 1:
+        if len(chosen) + min(len(members), per_class) > PROBE_IMAGES:
             break
         chosen += sorted(int(i) for i in rng.permutation(members)[:per_class])
     return ImageSet(tuple(train.samples[i] for i in chosen), train.classes)

@@ -103,3 +103,43 @@ def test_values_per_image_are_those_of_all_tensors():
     never = Boundary("x", "0.body", (), (), ())
     both = Boundary("y", "0", (), (), ())
     assert row_elements(outer, [both, never], torch.zeros(1, 3, 16, 16)) == (4 + 768, 4)
+
+
+class Chain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(3))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images):
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
+def unit(name, module, **fields):
+    return Stage(name, (f"{module}.weight", f"{module}.bias"), (module,), module, **fields)
+
+
+def test_a_boundary_is_named_by_its_block_and_the_last_one_by_its_stage():
+    net = Chain()
+    parts = tuple(unit(f"blocks.{i}", f"blocks.{i}") for i in range(3))
+    everything = tuple(p for part in parts for p in part.parameters)
+    modules = tuple(part.modules[0] for part in parts)
+    layers = Stage("layers", everything, modules, modules[-1], blocks=parts)
+    stages = (unit("stem", "stem"), layers, unit("head", "head"))
+    plan = FreezePlan.of(stages, ["head"], head=False)
+    FreezeController(net, stages).apply(plan)
+    found = find_boundaries(net, stages, plan)
+    assert [(b.name, b.module) for b in found] == [
+        ("layers", "blocks.2"), ("blocks.1", "blocks.1"), ("blocks.0", "blocks.0"),
+        ("stem", "stem"),
+    ]  # fmt: skip
+    assert [b.units for b in found] == [
+        ("stem", "blocks.0", "blocks.1", "blocks.2")[:n] for n in (4, 3, 2, 1)
+    ]
+    plan = FreezePlan(frozenset({*parts[1].parameters, *stages[-1].parameters}))
+    FreezeController(net, stages).apply(plan)
+    assert [b.name for b in find_boundaries(net, stages, plan)] == ["blocks.0", "stem"]

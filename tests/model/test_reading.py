@@ -14,7 +14,7 @@ import siamkit
 from siamkit.engine import cut
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
-from siamkit.interfaces import FreezePlan
+from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import submodule
 from siamkit.model.reading import StageReader, outputs_of
 from siamkit.model.siamese import SiameseNet
@@ -91,6 +91,33 @@ def test_other_architectures_can_be_read(backbone: str):
 def test_more_stages_than_there_are_is_an_error_that_says_how_many_there_are():
     with pytest.raises(ConfigError, match=r"head.stages: .*fewer stages.*got 60.*1 to 5"):
         network(stages=60)
+
+
+class Stages(nn.Module):
+    """A backbone with a stage for each output; None for an output that no module gives."""
+
+    def __init__(self, *outputs: str | None):
+        super().__init__()
+        self.outputs = outputs
+
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(Stage(f"s{i}", (), output=output) for i, output in enumerate(self.outputs))
+
+
+def test_stages_are_counted_from_the_last_which_is_not_read():
+    backbone = Stages("a", "b", "c", "d")
+    assert [outputs_of(backbone, n) for n in (1, 2, 4)] == [(), ("c",), ("a", "b", "c")]
+    assert outputs_of(Stages("a", "b", None), 3) == ("a", "b")
+    with pytest.raises(ConfigError, match=r"fewer stages, got 5, allowed: 1 to 4"):
+        outputs_of(backbone, 5)
+
+
+def test_the_last_stage_that_no_module_gives_is_named():
+    backbone = Stages("a", None, None, "d", "e")
+    assert outputs_of(backbone, 2) == ("d",)
+    for stages in (3, 5):
+        with pytest.raises(ConfigError, match=r"stage 's2' of this backbone has no module"):
+            outputs_of(backbone, stages)
 
 
 def test_an_output_that_is_no_tensor_is_an_error_that_names_it():

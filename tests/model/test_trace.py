@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from siamkit.model.trace import Trace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from siamkit.model.trace import Trace, blank, call, trace
 
 
 def test_a_parameter_without_a_recorded_use_is_used_when_its_module_starts() -> None:
@@ -12,3 +18,65 @@ def test_a_parameter_without_a_recorded_use_is_used_when_its_module_starts() -> 
     assert trace.first_use("a.b.weight") == 5
     assert trace.first_use("a.c.weight") is None, "its module did not run"
     assert trace.first_use("weight") is None, "the root spans everything"
+
+
+class Two(nn.Module):
+    """Takes one or two arguments; ``b`` runs within ``a``, and ``weight`` before its owner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        self.owner = nn.Linear(2, 2, bias=False)
+        self.never = nn.Linear(2, 2)
+
+    def forward(self, one: Any, other: Tensor | None = None) -> Any:
+        if not isinstance(one, Tensor):
+            return one
+        x = one if other is None else one + other
+        return self.owner(self.a(x @ self.owner.weight))
+
+
+@pytest.mark.parametrize(
+    ("example", "expected"),
+    [
+        (torch.ones(1, 2), torch.ones(1, 2)),
+        ((torch.ones(1, 2),), torch.ones(1, 2)),
+        ((torch.ones(1, 2), torch.ones(1, 2)), torch.full((1, 2), 2.0)),
+        ({"one": torch.ones(1, 2), "other": torch.ones(1, 2)}, torch.full((1, 2), 2.0)),
+    ],
+)
+def test_an_example_is_one_argument_or_a_tuple_or_a_mapping_of_them(
+    example: Any, expected: Tensor
+) -> None:
+    net = Two()
+    assert torch.equal(call(net, example), net(expected))
+    assert call(net, [1, 2]) == [1, 2], "a list is one argument"
+
+
+def test_the_order_of_a_forward_is_recorded() -> None:
+    net = Two()
+    found = trace(net, torch.ones(1, 2))
+    assert found.starts[""] == 0
+    order = ["", "a", "a.0", "a.1", "owner"]
+    assert sorted(found.starts, key=found.starts.__getitem__) == order
+    assert found.ends["a.0"] < found.starts["a.1"] < found.ends["a.1"] < found.ends["a"]
+    assert found.start("a.0.x.y") == found.starts["a.0"] and found.start("never") is None
+    assert found.start("") is None
+    assert found.ran("a") and not found.ran("never")
+    assert found.ran_within("a") and not found.ran_within("a.0")
+    assert found.used_before_its_owner("owner.weight")
+    assert not found.used_before_its_owner("a.0.weight")
+    assert not found.used_before_its_owner("never.weight")
+    assert found.used_in("a.0.weight", "a") and found.used_in("a.0.weight", "a.0")
+    assert not found.used_in("a.0.weight", "owner") and not found.used_in("owner.weight", "a")
+    assert not found.used_in("never.weight", "") and not found.used_in("a.0.weight", "never")
+    assert net.training and not any(m._forward_hooks for m in net.modules())
+
+
+def test_a_black_image_has_the_type_of_the_floating_point_parameters() -> None:
+    net = nn.Module()
+    net.count = nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+    net.scale = nn.Parameter(torch.zeros(1, dtype=torch.float16))
+    image = blank(net, 4, (5, 6))
+    assert (tuple(image.shape), image.dtype, image.any().item()) == ((1, 4, 5, 6), net.scale.dtype, 0)
+    assert blank(nn.ReLU(), 3, (1, 1)).dtype == torch.float32

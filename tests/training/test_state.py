@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-
-import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.data.images import ImageSet
-from siamkit.evaluation.retrieval import retrieval_of
 from siamkit.training.seeding import derive
 from siamkit.training.state import (
     RunState,
@@ -17,7 +11,6 @@ from siamkit.training.state import (
     no_loss,
     out_of_patience,
 )
-from siamkit.training.validation import probe
 
 HISTORY = st.lists(st.fixed_dictionaries({"m": st.floats(0, 1)}), max_size=12)
 
@@ -50,42 +43,6 @@ def test_the_state_survives_json() -> None:
 
     state = RunState(epoch=2, history=[{"m": 0.5}], untrained={"m": 0.1}, best_epoch=0)
     assert RunState(**json.loads(json.dumps(state.to_json()))) == state
-
-
-def images(classes: int, each: int) -> ImageSet:
-    return ImageSet.of(
-        Path("/"), {f"c{c:02}": [f"c{c:02}/{i}.png" for i in range(each)] for c in range(classes)}
-    )
-
-
-@given(st.integers(2, 20), st.integers(2, 9), st.integers(2, 20), st.integers(2, 9))
-def test_the_probe_is_as_hard_to_search_as_the_validation_set(
-    train_classes: int, train_each: int, val_classes: int, val_each: int
-) -> None:
-    found = probe(images(train_classes, train_each), images(val_classes, val_each), 0)
-    assert len(set(found.labels)) == min(train_classes, val_classes)
-    assert len(found) == min(train_classes, val_classes) * min(train_each, val_each)
-    assert found == probe(images(train_classes, train_each), images(val_classes, val_each), 0)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 4), st.integers(0, 300), st.integers(2, 5), st.integers(0, 20))
-def test_the_probe_has_images_to_find_among_many_classes_of_one_image(
-    pairs: int, alone: int, val_classes: int, seed: int
-) -> None:
-    names = {f"pair{c}": [f"pair{c}/{i}.png" for i in range(2)] for c in range(pairs)}
-    names |= {f"alone{c}": [f"alone{c}/0.png"] for c in range(alone)}
-    found = probe(ImageSet.of(Path("/"), names), images(val_classes, 2), seed)
-    several = {label for label, count in Counter(found.labels).items() if count == 2}
-    assert len(several) == min(pairs, val_classes)
-    assert len(set(found.labels)) == min(pairs + alone, val_classes)
-    embeddings = np.random.default_rng(0).standard_normal((len(found), 4))
-    assert retrieval_of(embeddings, found).queries == 2 * len(several)
-
-
-def test_the_probe_stays_small() -> None:
-    found = probe(images(400, 6), images(400, 6), 0)
-    assert len(found) <= 512 and len(set(found.labels)) * 6 == len(found)
 
 
 def test_seeds_differ_by_purpose_and_index() -> None:

@@ -162,13 +162,18 @@ def test_control_flow_on_values_cannot_be_captured_but_runs_eagerly(images: Tens
         build_kernel("folded", Picky(), images)
 
 
-def test_a_prefix_without_a_row_for_each_image_is_refused(images: Tensor) -> None:
-    class Summed(nn.Module):
+@pytest.mark.parametrize(
+    "reduce", [lambda images: images.sum(0), lambda images: images.mean((1, 2, 3))]
+)
+def test_a_prefix_without_a_row_for_each_image_is_refused(
+    images: Tensor, reduce: Callable[[Tensor], Tensor]
+) -> None:
+    class Reduced(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            return images.sum(0)
+            return reduce(images)
 
     with pytest.raises(KernelError, match="one output per image"):
-        build_kernel("eager", Summed(), images)
+        build_kernel("eager", Reduced(), images)
 
 
 def test_an_unknown_kernel_is_told_with_those_there_are(small: nn.Module, images: Tensor) -> None:

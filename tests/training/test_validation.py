@@ -1,0 +1,74 @@
+"""The images that the training metrics are measured on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from siamkit.data.images import ImageSet
+from siamkit.evaluation.retrieval import retrieval_of
+from siamkit.training.validation import probe
+
+
+def images(classes: int, each: int) -> ImageSet:
+    return ImageSet.of(
+        Path("/"), {f"c{c:02}": [f"c{c:02}/{i}.png" for i in range(each)] for c in range(classes)}
+    )
+
+
+@given(st.integers(2, 20), st.integers(2, 9), st.integers(2, 20), st.integers(2, 9))
+def test_the_probe_is_as_hard_to_search_as_the_validation_set(
+    train_classes: int, train_each: int, val_classes: int, val_each: int
+) -> None:
+    found = probe(images(train_classes, train_each), images(val_classes, val_each), 0)
+    assert len(set(found.labels)) == min(train_classes, val_classes)
+    assert len(found) == min(train_classes, val_classes) * min(train_each, val_each)
+    assert found == probe(images(train_classes, train_each), images(val_classes, val_each), 0)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(0, 300), st.integers(2, 5), st.integers(0, 20))
+def test_the_probe_has_images_to_find_among_many_classes_of_one_image(
+    pairs: int, alone: int, val_classes: int, seed: int
+) -> None:
+    names = {f"pair{c}": [f"pair{c}/{i}.png" for i in range(2)] for c in range(pairs)}
+    names |= {f"alone{c}": [f"alone{c}/0.png"] for c in range(alone)}
+    found = probe(ImageSet.of(Path("/"), names), images(val_classes, 2), seed)
+    several = {label for label, count in Counter(found.labels).items() if count == 2}
+    assert len(several) == min(pairs, val_classes)
+    assert len(set(found.labels)) == min(pairs + alone, val_classes)
+    embeddings = np.random.default_rng(0).standard_normal((len(found), 4))
+    assert retrieval_of(embeddings, found).queries == 2 * len(several)
+
+
+def test_the_probe_stays_small() -> None:
+    found = probe(images(400, 6), images(400, 6), 0)
+    assert len(found) <= 512 and len(set(found.labels)) * 6 == len(found)
+
+
+def test_the_probe_holds_as_many_images_as_it_may() -> None:
+    names = {f"pair{c}": [f"pair{c}/{i}.png" for i in range(2)] for c in range(255)}
+    names |= {f"alone{c}": [f"alone{c}/0.png"] for c in range(9)}
+    found = probe(ImageSet.of(Path("/"), names), images(400, 2), 0)
+    assert len(found) == 512
+    assert sorted(Counter(found.labels).values()) == [1] * 2 + [2] * 255
+
+
+@pytest.mark.parametrize(("train", "val"), [((2, 900), (2, 600)), ((5, 900), (5, 300))])
+def test_the_probe_has_two_classes_even_if_each_is_large(
+    train: tuple[int, int], val: tuple[int, int]
+) -> None:
+    """Among images of one class, any image that is found is right."""
+    found = probe(images(*train), images(*val), 0)
+    assert len(set(found.labels)) >= 2 and len(found) <= 512
+
+
+def test_the_probe_has_two_images_of_a_class_whatever_the_validation_set_has() -> None:
+    found = probe(images(5, 4), images(3, 1), 0)
+    assert list(Counter(found.labels).values()) == [2, 2, 2]
+    assert len(set(probe(images(5, 4), images(1, 3), 0).labels)) == 2
