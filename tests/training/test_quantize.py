@@ -5,6 +5,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from siamkit import api
 from siamkit.api import load_config
 from siamkit.config import Layer, read_file
 from siamkit.engine.kernels.onnxruntime import missing
+from siamkit.engine.planner import AUTO_VIEWS
 from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
 from siamkit.json_files import read_sealed, write_sealed
 from siamkit.model import quantized
@@ -413,6 +415,8 @@ def test_a_part_that_is_not_faster_is_refused(
     with pytest.raises(ConfigError, match=r"would not be faster on this CPU: 1\.5 ms per image"):
         REQUIRE_FASTER(speeds)
     REQUIRE_FASTER(Speeds(1.5e-3, 1e-3))
+    with pytest.raises(ConfigError, match="would not be faster"):
+        REQUIRE_FASTER(Speeds(1e-3, 1e-3))
     monkeypatch.setattr(quantize, "_require_faster", lambda _: REQUIRE_FASTER(speeds))
     values = run_values(**INT8)
     with pytest.raises(ConfigError, match=r"engine\.prefix: .*would not be faster"):
@@ -438,6 +442,111 @@ def test_the_reasons_why_a_part_ends_early_are_told(
     reason = "It does not reach further: layer2: RuntimeError: Node 'x' is not supported"
     assert reason in record.sentence and "more lines" not in record.sentence
     assert reason in notices_of(run)
+
+
+def named(*names: str) -> list[Any]:
+    return [SimpleNamespace(name=name, module=name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        (["a: cannot"], "a: cannot"),
+        (["a: cannot", "b: neither"], "a: cannot; b: neither"),
+        (["a: cannot", "a: cannot"], "a: cannot"),
+        (["a: cannot", "b: neither", "c: nor this"], "a: cannot; ..."),
+    ],
+)
+def test_why_no_part_can_be_quantized_is_told_in_a_few_words(
+    monkeypatch: pytest.MonkeyPatch, reasons: list[str], told: str
+) -> None:
+    left = list(reasons)
+    monkeypatch.setattr(quantize, "first_exact_cut", lambda *_: (None, [left.pop(0)]))
+    boundaries, setup = named(*reasons), SimpleNamespace(net=None)
+    with pytest.raises(ConfigError) as raised:
+        quantize._made(setup, boundaries, torch.zeros(3), None)  # type: ignore[arg-type]
+    assert raised.value.what == f"an int8 prefix is not possible: {told}"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("first line\nsecond line"), "RuntimeError: first line"),
+        (RuntimeError(200 * "x" + "y"), f"RuntimeError: {200 * 'x'}"),
+        (RuntimeError(), "RuntimeError"),
+        (ConfigError("is wrong\nin two lines", where="a"), "a: is wrong\nin two lines"),
+    ],
+)
+def test_an_error_of_a_library_is_told_in_its_first_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(quantize, "first_exact_cut", lambda *_: (object(), []))
+    monkeypatch.setattr(quantize, "made_graph", fail)
+    monkeypatch.setattr(quantize, "_title", lambda boundary: boundary.name)
+    with pytest.raises(ConfigError) as raised:
+        quantize._made(
+            SimpleNamespace(net=None), named("layer1"), torch.zeros(3), None
+        )  # type: ignore[arg-type]
+    assert raised.value.what == f"an int8 prefix is not possible: layer1: {told}"
+
+
+@pytest.mark.parametrize(
+    ("module", "output", "same"),
+    [
+        ("conv", lambda x: x, True),
+        ("conv", lambda x: 1.49 * x, True),
+        ("conv", lambda x: 1.51 * x, False),
+        ("conv", lambda x: x[:, :1], False),
+        ("unused", lambda x: x, False),
+        ("missing", lambda x: x, False),
+    ],
+)
+def test_a_kept_graph_is_held_against_the_network(
+    monkeypatch: pytest.MonkeyPatch, module: str, output: Any, same: bool
+) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.unused = torch.nn.Conv2d(3, 2, 1), torch.nn.ReLU()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.conv(images).mean((2, 3))
+
+    net = torch.nn.Module()
+    net.backbone = Net()
+    monkeypatch.setattr(
+        quantize, "part_of", lambda graph: lambda image: output(net.backbone.conv(image).detach())
+    )
+    made = SimpleNamespace(record=SimpleNamespace(module=module), graph=b"")
+    image = torch.ones(1, 3, 4, 4)
+    assert quantize._is_of(SimpleNamespace(net=net), made, image) is same  # type: ignore[arg-type]
+    assert not net.backbone.conv._forward_hooks
+
+
+def test_the_views_to_calibrate_on_are_spread_over_the_images() -> None:
+    few: Any = range(5)
+    assert quantize._calibration(few, 7) == [(n, 0) for n in range(5)] + [(0, 1), (1, 1)]
+    many: Any = range(100)
+    assert quantize._calibration(many, 4) == [(0, 0), (33, 0), (66, 0), (99, 0)]
+
+
+@pytest.mark.parametrize(
+    ("random", "views", "epochs", "computed"),
+    [(True, 3, 9, 10 * 3 + 4), (True, 3, 2, 10 * 2 + 4), (True, None, 99, 10 * AUTO_VIEWS + 4),
+     (False, 3, 9, 14), (True, 3, 0, 14)],
+)  # fmt: skip
+def test_the_images_that_a_run_computes_are_each_image_and_view_once(
+    random: bool, views: int | None, epochs: int, computed: int
+) -> None:
+    augment = SimpleNamespace(is_random=random)
+    config = SimpleNamespace(
+        data=SimpleNamespace(augment=augment, views=views), train=SimpleNamespace(epochs=epochs)
+    )
+    sets: Any = {"train": range(10), "val": range(4)}
+    assert quantize._computed(SimpleNamespace(config=config), sets) == computed  # type: ignore[arg-type]
 
 
 def test_gradient_checkpointing_says_why_only_a_small_part_is_in_int8(
