@@ -43,6 +43,36 @@ def _with_two_parameters():
     return module
 
 
+def _with_part(choose):
+    def build():
+        module = nn.Linear(4, 4, bias=False)
+        module.register_buffer("part", choose(module.weight.data))
+        return module
+
+    return build
+
+
+def _with_two_parts():
+    module = nn.Linear(4, 4, bias=False)
+    module.first = nn.Parameter(module.weight.data[:1])
+    module.second = nn.Parameter(module.weight.data[1:2])
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (_with_part(lambda weight: weight[:1, :1]), "weight and part|part and weight"),
+        (_with_part(lambda weight: weight[-1:, -1:]), "weight and part"),
+        (_with_part(lambda weight: weight[:, 3]), "weight and part"),
+        (_with_two_parts, "first and weight|weight and first"),
+    ],
+)
+def test_a_single_value_that_is_shared_is_noticed(build, names):
+    with pytest.raises(ConfigError, match=names):
+        copied(build(), "backbone")
+
+
 @pytest.mark.parametrize(
     ("build", "names"),
     [(_with_view, "weight and view"), (_with_two_parameters, r"[01]\.weight and [01]\.weight")],

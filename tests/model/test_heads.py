@@ -47,3 +47,31 @@ class Giving(nn.Module):
 def test_what_gives_no_embeddings_is_refused(module: Any, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         as_head(module, 6, "mine")
+
+
+class Solvable(nn.Linear):
+    """A layer with a closed form: the mean features of the classes, and a bias of ``bias``."""
+
+    def __init__(self, bias: float = 0.0) -> None:
+        super().__init__(2, 2)
+        self.of = bias
+
+    def closed_form(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        means = [features[labels == label].mean(0) for label in labels.unique()]
+        return {"weight": torch.stack(means), "bias": torch.full((2,), self.of)}
+
+
+def test_the_closed_form_of_a_head_is_that_of_its_one_module_that_has_one() -> None:
+    head = Head(2, nn.ReLU(), Solvable(0.5), nn.Identity())
+    assert head.closed_form is not None
+    features = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
+    state = head.closed_form(features, torch.tensor([0, 0, 1]))
+    assert {name: tensor.tolist() for name, tensor in state.items()} == {
+        "1.weight": [[2.0, 0.0], [0.0, 5.0]], "1.bias": [0.5, 0.5],
+    }  # fmt: skip
+    head.load_state_dict(dict(state))
+
+
+@pytest.mark.parametrize("layers", [(), (nn.Linear(2, 2),), (Solvable(), Solvable())])
+def test_a_head_of_no_or_several_closed_forms_has_none(layers: tuple[nn.Module, ...]) -> None:
+    assert Head(2, *layers).closed_form is None

@@ -292,6 +292,13 @@ def test_a_sealed_config_of_nonsense_is_refused(folder):
         siamkit.from_pretrained(folder)
 
 
+def test_a_config_holds_no_number_that_json_lacks(folder):
+    opened = read_folder(folder)
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            config_text(opened.saved, {**opened.timm, "x": number})
+
+
 def test_what_is_no_folder_of_ours(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         siamkit.from_pretrained(tmp_path / "none")

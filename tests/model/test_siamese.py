@@ -30,6 +30,8 @@ def test_sides_of_different_sizes_are_embedded_apart(net: SiameseNet) -> None:
 def test_embeddings_have_unit_length_unless_told_otherwise(net: SiameseNet) -> None:
     images = torch.randn(4, 3, 32, 32)
     torch.testing.assert_close(net.embed(images).norm(dim=1), torch.ones(4))
+    bare = SiameseNet(net.backbone, net.head)
+    torch.testing.assert_close(bare.embed(images).norm(dim=1), torch.ones(4))
     raw = SiameseNet(net.backbone, net.head, normalize=False)
     assert not torch.allclose(raw.embed(images).norm(dim=1), torch.ones(4))
 
