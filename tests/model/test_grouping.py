@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
-from siamkit.model.grouping import bucket, in_order, join_norms, place
+from siamkit.model.grouping import bucket, in_order, join_norms, place, structural_groups
 from siamkit.model.trace import Trace
 
 TRACE = Trace(
@@ -72,3 +73,41 @@ def test_one_group_too_many_joins_the_last_stage_if_it_is_no_block_of_a_series(
     assert len(found) == runs
     if runs == 8:
         assert found[-1] == [before, last]
+
+
+def block() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.ReLU())
+
+
+class Holder(nn.Module):
+    """Holds modules as attributes, which are no sequence."""
+
+    def __init__(self, **children: nn.Module) -> None:
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+
+
+@pytest.mark.parametrize(
+    ("stage", "groups"),
+    [
+        (nn.Sequential(block(), block()), [["s.0.0.weight"], ["s.1.0.weight"]]),
+        (nn.ModuleList([block(), block()]), [["s.0.0.weight"], ["s.1.0.weight"]]),
+        (nn.Sequential(block(), nn.Identity(), block()), [["s.0.0.weight"], ["s.2.0.weight"]]),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)), []),
+        (nn.Sequential(block(), nn.Conv2d(4, 4, 1)), []),
+        (nn.Sequential(nn.ReLU(), nn.ReLU()), []),
+        (Holder(a=block(), b=block()), []),
+        (
+            Holder(pre=nn.Conv2d(4, 4, 1, bias=False), deep=nn.Sequential(block(), block())),
+            [["s.pre.weight"], ["s.deep.0.0.weight"], ["s.deep.1.0.weight"]],
+        ),
+        (Holder(pre=nn.ReLU(), deep=nn.Sequential(block(), block())),
+         [["s.deep.0.0.weight"], ["s.deep.1.0.weight"]]),
+        (nn.Sequential(block()), []),
+    ],
+)  # fmt: skip
+def test_the_blocks_of_a_stage_are_the_deep_members_of_a_sequence(
+    stage: nn.Module, groups: list[list[str]]
+) -> None:
+    assert structural_groups(Holder(s=stage), "s") == groups

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from siamkit.portable import control_groups
+from siamkit.training import free_memory
 from siamkit.training.free_memory import free_bytes
 
 CPU = torch.device("cpu")
@@ -44,6 +45,31 @@ def test_without_a_limit_it_is_what_the_system_leaves(root: Path) -> None:
     assert 0 < free_bytes(CPU) <= EVERYTHING
     limit(root, "max", 900)
     assert 0 < free_bytes(CPU) <= EVERYTHING
+
+
+@pytest.mark.parametrize("text", [None, "MemTotal: 5 kB\n"])
+def test_a_system_that_does_not_tell_leaves_half_of_its_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    def read(path: Path) -> str:
+        if text is None:
+            raise FileNotFoundError
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(free_memory, "groups_of", lambda name: [])
+    pages = {"SC_PHYS_PAGES": 1001, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert free_bytes(CPU) == 1001 * 4096 // 2
+
+
+def test_what_the_system_calls_available_is_free(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free_memory, "groups_of", lambda name: [])
+    told = "MemFree:  7 kB\nMemAvailable:  300 kB\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: told)
+    assert free_bytes(CPU) == 300 * 1024
 
 
 def test_a_container_has_a_limit_and_cached_files_give_way(root: Path) -> None:

@@ -5,10 +5,12 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from siamkit.engine.cache.budget import clear
+from siamkit.json_files import read_sealed, write_sealed
 from siamkit.model.quantized import Quantized
 from siamkit.training.made_graphs import MadeGraph, MadeGraphs
 from siamkit.training.speeds import Speeds
@@ -39,14 +41,39 @@ def test_a_damaged_graph_is_not_used(tmp_path: Path) -> None:
     assert kept.read() is None
 
 
-@pytest.mark.parametrize("days", [-1, 31])
-def test_an_old_graph_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.pop("record"),
+        lambda values: values.pop("time"),
+        lambda values: values.update(time="today"),
+        lambda values: values.update(record=[]),
+        lambda values: values["record"].pop("graph"),
+        lambda values: values["speeds"].update(float16=1.0),
+    ],
+)
+def test_a_record_of_another_form_is_not_used(tmp_path: Path, change: Any) -> None:
+    kept = MadeGraphs(tmp_path, {})
+    kept.write(MADE)
+    [record] = tmp_path.glob("int8/*/record.json")
+    values = read_sealed(record)
+    assert kept.read() == MADE
+    change(values)
+    write_sealed(record, values)
+    assert kept.read() is None
+
+
+@pytest.mark.parametrize(
+    ("days", "used"), [(0, True), (29.99, True), (30, False), (-0.01, False)]
+)
+def test_a_graph_is_used_for_thirty_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, used: bool
 ) -> None:
-    kept, now = MadeGraphs(tmp_path, {}), time.time()
+    kept, now = MadeGraphs(tmp_path, {}), 1.7e9
+    monkeypatch.setattr(time, "time", lambda: now)
     kept.write(MADE)
     monkeypatch.setattr(time, "time", lambda: now + days * 86_400)
-    assert kept.read() is None
+    assert (kept.read() == MADE) is used
 
 
 def test_the_newest_graphs_are_kept(tmp_path: Path) -> None:

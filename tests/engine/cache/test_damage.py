@@ -90,7 +90,19 @@ def test_foreign_files_are_left_out(cache):
     cache.check(range(4))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', "\x00", '{"schema": "x/1"}'])
+SPEC = '"schema": "siamkit.store/1", "dtype": "F32", "shape"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"schema": 1}', "\x00", '{"schema": "x/1"}'),
+        f"{{{SPEC}: [3, 4]}}",
+        f'{{{SPEC}: [3, 4], "description": 5}}',
+        f'{{{SPEC}: 12, "description": {{"prefix": "a"}}}}',
+        f'{{{SPEC}: [4, 3], "description": {{"prefix": "a"}}}}',
+    ],
+)
 def test_a_damaged_spec_is_written_again_and_costs_no_row(cache, text):
     path = cache.fill(range(4))
     good = (path / "store.json").read_text()
