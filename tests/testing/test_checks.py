@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from dataclasses import replace
@@ -97,6 +98,26 @@ def test_two_plugins_with_one_name(register):
 def test_an_unknown_name_gets_the_usual_message():
     with pytest.raises(AssertionError, match=r"unknown loss 'tripled'; did you mean 'triplet'\?"):
         testing.check_loss("tripled")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        testing.check_backbone,
+        testing.check_freeze_policy,
+        testing.check_head,
+        testing.check_loss,
+        testing.check_optimizer,
+        testing.check_scheduler,
+        testing.check_tracker,
+    ],
+)
+def test_checks_are_called_alike(check):
+    """The entry and its options come first, also by name, and all else by name only."""
+    entry, options, *others = inspect.signature(check).parameters.values()
+    assert [entry.name, options.name] == ["given", "options"]
+    assert entry.kind is options.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in others)
 
 
 # --- backbones -----------------------------------------------------------------------------------
