@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+import siamkit
 from siamkit import api
 from siamkit.errors import ConfigError
 from siamkit.training import inspection
@@ -131,6 +133,32 @@ def test_every_parameter_is_listed_with_its_flag_in_each_phase(resnet50: dict[st
     for phase, span in enumerate(resnet50["phases"]):
         trained = sum(row["numel"] for row in rows if row["trainable"][phase])
         assert trained == span["trainable_parameters"]
+
+
+def test_the_weights_that_a_training_would_start_from_are_named(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    def weights(**backbone: Any) -> str:
+        values = run_values(backbone={"name": "timm:test_resnet", **backbone}, freeze="freeze-all")
+        return str(api.inspect(values)["backbone"]["weights"])
+
+    file = tmp_path / "some.pth"
+    torch.save(api.create_model("timm:test_resnet", pretrained=False).backbone.model.state_dict(), file)
+    assert weights() == weights(pretrained=True) == "pretrained (loaded by train, not by inspect)"
+    assert weights(pretrained=False) == "random"
+    assert "some.pth" in weights(weights=str(file))
+    values = {k: v for k, v in run_values(freeze="freeze-all").items() if k != "backbone"}
+    report = siamkit.inspect(values, backbone=Plain())
+    assert report["backbone"]["weights"].endswith("Plain")
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images).mean((2, 3))
 
 
 def test_inspecting_trains_and_writes_nothing(run_values: RunValues) -> None:

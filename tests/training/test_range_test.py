@@ -20,6 +20,7 @@ from siamkit.config import TrainConfig
 from siamkit.data.images import ImageSet, Tuples, image_set_of
 from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
+from siamkit.engine.execution import Engine
 from siamkit.engine.settings import Reports
 from siamkit.training.build import Setup, build
 from siamkit.training.range_test import (
@@ -231,6 +232,23 @@ def test_only_auto_asks_how_many_images_fit(
     setup, splits = parts_of(run_values(train={"micro_batch": micro_batch}))
     outcome_of(setup, splits, rates=tried_rates(1e-5, 1e-1, 20))
     assert len(calls) == asked
+
+
+def test_the_cut_network_is_compared_with_the_whole_one_on_the_first_batch(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, list[int]]] = []
+
+    def checked(self: Engine, execution: Any, epoch: int, batch: Any) -> Any:
+        compared.append((epoch, list(batch)))
+        return execution
+
+    monkeypatch.setattr(Engine, "checked", checked)
+    setup, splits = parts_of(run_values())
+    outcome_of(setup, splits, rates=tried_rates(1e-5, 1e-1, 20))
+    steps = planned_steps(setup.config.train, splits.train, 0, WATCHED + REPEATS * 20)
+    _, moved = visited(splits.train, steps)
+    assert compared == [(0, list(moved[0][0].sample))]
 
 
 @pytest.mark.slow
