@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.words import inert, plural, plural_of
+from siamkit.words import data_size, inert, plural, plural_of, short_count
 
 
 @pytest.mark.parametrize("number, noun, expected", [
@@ -35,3 +35,39 @@ def test_a_path_is_no_formula_and_still_the_same_file(path):
     assert found[0] not in "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
     assert found in (path, f"./{path}") and Path(found) == Path(path)
     assert inert("a=b") == "a=b" and inert("=1+1.png") == "./=1+1.png"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"), (7, "7"), (999, "999"), (1000, "1.00 k"), (2048, "2.05 k"), (9994, "9.99 k"),
+        (9995, "10.0 k"), (23_508_032, "23.5 M"), (1_114_752, "1.11 M"), (999_499, "999 k"),
+        (999_500, "1.00 M"), (5_000_000_000, "5.00 G"),
+    ],
+)  # fmt: skip
+def test_counts_have_three_digits(number, text):
+    assert short_count(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (14_656, "14.7 kB"),
+        (92_300_000, "92.3 MB"),
+        (1_500_000_000, "1.50 GB"),
+        (2 * 10**12, "2.00 TB"),
+        (2_345 * 10**12, "2345 TB"),
+    ],
+)
+def test_sizes_have_units(number, text):
+    assert data_size(number) == text
+
+
+@given(st.integers(0, 10**17))
+def test_a_count_is_within_half_a_percent(number):
+    value, _, unit = short_count(number).partition(" ")
+    scale = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[unit]
+    assert float(value) * scale == pytest.approx(number, rel=0.0051)

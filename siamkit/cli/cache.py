@@ -13,7 +13,7 @@ from siamkit.cli import output
 from siamkit.cli.group import App
 from siamkit.cli.options import Json
 from siamkit.errors import ConfigError
-from siamkit.words import plural, printable
+from siamkit.words import data_size, plural, printable
 
 if TYPE_CHECKING:
     from siamkit.engine.cache.budget import StoreInfo
@@ -108,7 +108,6 @@ def clear(
 ) -> None:
     """Remove all cached features. Features that a running process uses stay."""
     from siamkit.engine.cache import budget
-    from siamkit.report import units
 
     root = _root(cache_dir)
     stores = [store for store in budget.list_stores(root) if not store.in_use]
@@ -119,7 +118,7 @@ def clear(
                 where="siamkit cache clear",
                 hint="add --yes",
             )
-        size = units.size(sum(store.bytes for store in stores))
+        size = data_size(sum(store.bytes for store in stores))
         typer.confirm(
             f"Remove {plural(len(stores), 'store')} of cached features ({size}) in "
             f"{printable(root)}?",

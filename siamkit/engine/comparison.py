@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -15,8 +16,8 @@ _FEWEST = 2
 
 def comparison_is_due(epochs: int) -> bool:
     """Return whether a comparison is due after this many epochs of a phase: 0, 4, 16, 64, ..."""
-    is_power_of_four = epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1
-    return epochs == 0 or (is_power_of_four and epochs > 1)
+    # The powers of four are the powers of two with an even exponent.
+    return not epochs or (not epochs % 4 and not math.log2(epochs) % 2)
 
 
 def images_to_compare(prefix_seconds: float, batch: int) -> int:

@@ -34,7 +34,7 @@ from siamkit.errors import ConfigError, DataError, ResourceError
 from siamkit.files import path_of
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
-from siamkit.words import plural
+from siamkit.words import data_size, plural
 
 _log = logging.getLogger("siamkit.engine")
 
@@ -265,8 +265,8 @@ class FeatureCache:
         needed = self._store.bytes_of(count)
         if needed > self._budget:
             raise ResourceError(
-                f"the activations of {plural(count, 'image')} take {needed / 1e6:,.1f} MB, more "
-                f"than the budget of {self._budget / 1e6:,.1f} MB",
+                f"the activations of {plural(count, 'image')} take {data_size(needed)}, more than "
+                f"the budget of {data_size(self._budget)}",
                 where="budget",
                 hint="use a larger budget, dtype=torch.float16 or fewer views, or cut the network "
                 "at smaller activations",

@@ -75,8 +75,8 @@ class Frontier:
         """Return the tensors of the ports as activations ``[N, ...]``, in one tensor."""
         if self.is_plain:
             return tensors[0]
-        rows = [port.shape.rows(tensors[at]) for at, port in enumerate(self.ports)]
-        return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
+        first, *others = [port.shape.rows(tensors[at]) for at, port in enumerate(self.ports)]
+        return torch.cat([first, *others], 1) if others else first
 
     def unpack(self, activations: Tensor) -> dict[int, Tensor]:
         """Undo :meth:`pack`. Tensors that later operations change in place are copied."""

@@ -20,8 +20,9 @@ AUTO_VIEWS = 8
 WORTHWHILE = 3.0
 """Seconds that caching must save, so that very short runs write no files."""
 
-_WRITE = 250e6  # bytes per second, flushed and checksummed; measured on a laptop-class SSD
-_READ = 800e6  # bytes per second of reading, and of the checksum, which is computed once per row
+# Seconds per byte, measured on a laptop-class SSD.
+_WRITE = 4e-9  # flushed and checksummed
+_READ = 1.25e-9  # of reading, and of the checksum, which is computed once per row
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def decide(
     size = work.rows * costs.row_bytes
     live = work.forwards * image + training
     cached = (
-        work.missing * (image + costs.row_bytes / _WRITE)
-        + (size + work.forwards * costs.row_bytes) / _READ
+        work.missing * (image + costs.row_bytes * _WRITE)
+        + (size + work.forwards * costs.row_bytes) * _READ
         + training
     )
 

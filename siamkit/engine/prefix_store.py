@@ -21,7 +21,7 @@ from siamkit.engine.sources import pack, unpack
 from siamkit.errors import ResourceError
 from siamkit.model.device import laid_out_for
 from siamkit.model.trace import evaluating
-from siamkit.words import plural
+from siamkit.words import data_size, plural
 
 Loaded = Generator[tuple[Sequence[int], Tensor], None, None]
 """Yields, batch by batch, the positions of images and the images ``[n, C, H, W]``."""
@@ -179,8 +179,8 @@ class PrefixStore:
         used = sum(store.bytes for store in stores if store.digest != self._spec.digest)
         if strict and used and over > 0:
             raise ResourceError(
-                f"{plural(rows, 'new row')} need {needed / 1e6:,.1f} MB, and other stores in use "
-                f"take {used / 1e6:,.1f} MB of the budget of {budget / 1e6:,.1f} MB",
+                f"{plural(rows, 'new row')} need {data_size(needed)}, and other stores in use "
+                f"take {data_size(used)} of the budget of {data_size(budget)}",
                 where=str(self._root),
                 hint="close other feature caches, or use a larger budget",
             )

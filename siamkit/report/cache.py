@@ -9,9 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled, whole
-from siamkit.words import plural
+from siamkit.words import data_size, plural
 
 Json = Mapping[str, Any]
 
@@ -27,7 +26,7 @@ def cache_table(folder: str, stores: Sequence[Json]) -> RenderableType:
     return Group(
         _table(stores),
         Text(),
-        whole(f"{plural(len(stores), 'store')}, {units.size(total)} in {folder}"),
+        whole(f"{plural(len(stores), 'store')}, {data_size(total)} in {folder}"),
     )
 
 
@@ -36,10 +35,10 @@ def removed_table(folder: str, removed: Sequence[Json], left: Sequence[Json]) ->
     freed = sum(store["bytes"] for store in removed)
     stay = sum(store["bytes"] for store in left)
     used = sum(store["in_use"] for store in left)
-    text = f"removed {plural(len(removed), 'store')} ({units.size(freed)})"
+    text = f"removed {plural(len(removed), 'store')} ({data_size(freed)})"
     text += f"; {plural(len(left), 'store')} left"
     if left:
-        text += f" ({units.size(stay)}" + (f", {used} in use)" if used else ")")
+        text += f" ({data_size(stay)}" + (f", {used} in use)" if used else ")")
     parts: list[RenderableType] = [_table(removed), Text()] if removed else []
     return Group(*parts, whole(f"{text} in {folder}"))
 
@@ -63,7 +62,7 @@ def _table(stores: Sequence[Json]) -> RenderableType:
         table.add_row(
             styled(store["store"][:12], "bold"),
             *cells(
-                features_of(store["description"]), store["rows"], units.size(store["bytes"]), when
+                features_of(store["description"]), store["rows"], data_size(store["bytes"]), when
             ),
         )
     return table

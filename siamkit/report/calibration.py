@@ -11,7 +11,7 @@ from rich.text import Text
 from siamkit.report import units
 from siamkit.report.plain import pair_list_text, verdict_lines
 from siamkit.report.terminal import cells, make_table, styled, whole
-from siamkit.words import plural
+from siamkit.words import plural, short_count
 
 Json = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ def calibration(values: Json, before: Json | None = None) -> RenderableType:
     about = values["provenance"]
     which = "all pairs" if about["all_pairs"] else "a random sample"
     head = (
-        f"{units.count(about['same'])} same and {units.count(about['different'])} different pairs "
+        f"{short_count(about['same'])} same and {short_count(about['different'])} different pairs "
         f"({which}) from {plural(about['images'], 'image')} of "
         f"{plural(about['identities'], 'identity')}: "
         f"{about['part']} of {about['data']}"

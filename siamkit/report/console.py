@@ -19,7 +19,7 @@ from siamkit.report.gains import verdict
 from siamkit.report.lr_find import rate_line
 from siamkit.report.progress import Pace, TransientBar
 from siamkit.report.terminal import cells, make_table, styled, whole
-from siamkit.words import plural
+from siamkit.words import plural, short_count
 
 if TYPE_CHECKING:
     from siamkit.interfaces import Event
@@ -145,7 +145,7 @@ class ConsoleListener:
     def _on_phase_start(self, data: Json) -> None:
         trains, total = data["trainable_parameters"], data["parameters"]
         title = (
-            f"from epoch {data['epoch']}: {units.count(trains)} of {units.count(total)} "
+            f"from epoch {data['epoch']}: {short_count(trains)} of {short_count(total)} "
             f"parameters train ({units.percent(trains / max(total, 1))})"
         )
         reason = f"; {data['reason']}" if data["reason"] else ""
@@ -257,7 +257,7 @@ def _changes(changes: list[Json]) -> Table:
         trains = bool(change["trainable"])
         table.add_row(
             styled(change["stage"]),
-            *cells(units.count(change["parameters"])),
+            *cells(short_count(change["parameters"])),
             styled(_state(change["was"], change["parameters"]), "dim"),
             styled(_state(change["trainable"], change["parameters"]), "green" if trains else ""),
             *cells(change["norm"] or "-", units.rate(change["lr"]) if trains else "-"),
@@ -271,7 +271,7 @@ def _state(trainable: int | bool | None, parameters: int) -> str:
         return "-" if trainable is None else "frozen"
     if trainable is True or trainable == parameters:
         return "trains"
-    return f"{units.count(int(trainable))} train"
+    return f"{short_count(int(trainable))} train"
 
 
 def summary(result: Json) -> RenderableType:

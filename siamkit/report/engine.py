@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from siamkit.report import units
-from siamkit.words import plural
+from siamkit.words import data_size, plural
 
 
 def engine_text(data: Mapping[str, Any]) -> str:
@@ -25,7 +25,7 @@ def engine_text(data: Mapping[str, Any]) -> str:
     if data["mode"] == "live":
         how = f"computed for every batch{with_kernel}"
     else:
-        how = f"{_cached(data['rows'], data['missing'], with_kernel)}, {units.size(data['bytes'])}"
+        how = f"{_cached(data['rows'], data['missing'], with_kernel)}, {data_size(data['bytes'])}"
     estimate = (
         f"estimated {units.duration(data['cached'])} with the cache, "
         f"{units.duration(data['live'])} without, give or take {_uncertainty(data['spread'])}"

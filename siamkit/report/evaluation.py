@@ -11,7 +11,7 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled
-from siamkit.words import plural
+from siamkit.words import plural, short_count
 
 Json = Mapping[str, Any]
 
@@ -57,8 +57,8 @@ def _retrieval(metrics: Json) -> list[RenderableType]:
 def _verification(metrics: Json) -> list[RenderableType]:
     which = "all pairs" if metrics["all_pairs"] else "a random sample"
     title = (
-        f"verification: {units.count(metrics['same'])} same and "
-        f"{units.count(metrics['different'])} different pairs ({which})"
+        f"verification: {short_count(metrics['same'])} same and "
+        f"{short_count(metrics['different'])} different pairs ({which})"
     )
     table = make_table("metric", "value", "95 % interval", numbers=("value", "95 % interval"))
     for name, value in metrics.items():

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled, whole
-from siamkit.words import plural
+from siamkit.words import data_size, plural
 
 _METRICS = {
     "recall@1": "recall@1",
@@ -36,7 +36,7 @@ def exported(result: Mapping[str, Any]) -> RenderableType:
             *cells(
                 f"{row['kind']} {row['precision']}",
                 *(None if value is None else f"{value:.4f}" for value in metrics),
-                units.size(row["bytes"]),
+                data_size(row["bytes"]),
                 units.milliseconds(row["latency"]),
                 units.per_second(row["throughput"]),
             )
@@ -50,5 +50,5 @@ def exported(result: Mapping[str, Any]) -> RenderableType:
     if result["cosine"] is not None:
         lines.append(styled(f"least cosine similarity to torch: {result['cosine']:.7f}"))
     lines += [styled(f"note: {text}", "yellow") for text in result["notices"]]
-    size = units.size(result["bytes"])
+    size = data_size(result["bytes"])
     return Group(*lines, whole(f"written to {result['output']} ({size})"))

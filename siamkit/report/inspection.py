@@ -12,7 +12,7 @@ from rich.text import Text
 from siamkit.report import units
 from siamkit.report.engine import engine_text
 from siamkit.report.terminal import cells, make_table, styled
-from siamkit.words import plural
+from siamkit.words import data_size, plural, short_count
 
 Json = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ def _header(report: Json) -> Table:
         ("total", "", report["parameters"], ""),
     )  # fmt: skip
     for name, value, parameters, more in rows:
-        amount = "" if parameters is None else units.count(parameters)
+        amount = "" if parameters is None else short_count(parameters)
         grid.add_row(styled(name, "bold"), *cells(value, amount, more))
     grid.columns[2].justify = "right"
     return grid
@@ -69,9 +69,9 @@ def _phase(phase: Json, index: int, phases: int) -> Table:
         trains = int(stage["trainable"])
         row = cells(
             stage["name"],
-            units.count(stage["parameters"]),
-            units.count(trains) if trains else "-",
-            units.count(stage["frozen"]) if stage["frozen"] else "-",
+            short_count(stage["parameters"]),
+            short_count(trains) if trains else "-",
+            short_count(stage["frozen"]) if stage["frozen"] else "-",
             stage["norm"] or "-",
             _rate(stage) if trains else "-",
             "yes" if stage["needs_backward"] else "no",
@@ -90,7 +90,7 @@ def _rate(stage: Json) -> str:
 
 def _footer(phase: Json, report: Json) -> Text:
     return styled(
-        f"{units.count(phase['trainable_parameters'])} of {units.count(report['parameters'])} "
+        f"{short_count(phase['trainable_parameters'])} of {short_count(report['parameters'])} "
         f"parameters train ({units.percent(phase['trainable_share'])})\n"
         + "\n".join((_memory(phase["memory"], report), _prefix(phase), *_measured(phase)))
     )
@@ -103,14 +103,14 @@ def _memory(memory: Json | None, report: Json) -> str:
     batch, size = report["batch_size"], memory["pass_size"]
     passes = "" if size >= batch else f" in passes of {size}"
     parts = ", ".join(
-        f"{name} {units.size(memory[name])}"
+        f"{name} {data_size(memory[name])}"
         for name in ("weights", "gradients", "optimizer", "activations", "libraries")
         if memory[name]
     )
     cached = memory["peak_from_cache"]
-    more = "" if cached is None else f"; from cached features {units.size(cached)}"
+    more = "" if cached is None else f"; from cached features {data_size(cached)}"
     return (
-        f"predicted peak memory at batch size {batch}{passes}: {units.size(memory['peak'])} "
+        f"predicted peak memory at batch size {batch}{passes}: {data_size(memory['peak'])} "
         f"({parts}){more}"
     )
 
@@ -118,14 +118,14 @@ def _memory(memory: Json | None, report: Json) -> str:
 def _prefix(phase: Json) -> str:
     """Return the lines about the frozen prefix and about the compute per image."""
     flops, boundary = phase["flops"], phase["boundary"]
-    forward, backward = (f"{units.count(flops[name])}FLOPs" for name in ("forward", "backward"))
+    forward, backward = (f"{short_count(flops[name])}FLOPs" for name in ("forward", "backward"))
     if boundary is None:
         rejected = phase["rejected_boundaries"]
         where = f"none ({rejected[0]})" if rejected else "none"
     else:
         where = (
             f"up to {boundary['name']}, {units.percent(flops['prefix'] / flops['forward'])} of the "
-            f"forward pass; its output takes {units.size(boundary['row_bytes'])} per image and "
+            f"forward pass; its output takes {data_size(boundary['row_bytes'])} per image and "
             f"view ({boundary['dtype']})"
         )
     return f"frozen prefix: {where}\ncompute per image: {forward} forward, {backward} backward"

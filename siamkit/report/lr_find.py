@@ -11,7 +11,7 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import styled, whole
-from siamkit.words import plural
+from siamkit.words import plural, short_count
 
 Json = Mapping[str, Any]
 
@@ -36,7 +36,7 @@ def tested(report: Json) -> str:
     epochs = f"epoch {last}" if first == last else f"epochs {first} to {last}"
     return (
         f"phase {phase['number']} of {phase['of']} ({epochs}, "
-        f"{units.count(phase['trainable_parameters'])} parameters train), "
+        f"{short_count(phase['trainable_parameters'])} parameters train), "
         f"{plural(report['repeats'], 'repeat')} of {plural(report['steps'], 'step')}"
     )
 

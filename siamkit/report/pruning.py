@@ -10,7 +10,7 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled
-from siamkit.words import plural
+from siamkit.words import plural, short_count
 
 Json = Mapping[str, Any]
 
@@ -21,8 +21,8 @@ _IMPORTANCE = {
 }
 
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("parameters", "parameters", units.count),
-    ("flops", "FLOPs per image", units.count),
+    ("parameters", "parameters", short_count),
+    ("flops", "FLOPs per image", short_count),
     ("latency_ms", "latency of one image", lambda value: f"{value:.3g} ms"),
     ("images_per_second", "throughput in batches of 32", units.per_second),
     ("recall@1", "recall@1", lambda value: f"{value:.3f}"),

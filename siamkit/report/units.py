@@ -6,30 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_COUNT = ("", "k", "M", "G", "T")
 _CLOSE = 1.3  # an interval whose ends differ by less is shown as one number
-_BYTES = ("B", "kB", "MB", "GB", "TB")
-
-
-def count(number: int) -> str:
-    """Return a count with three significant digits: ``999``, ``2.05 k``, ``23.5 M``."""
-    return _scaled(number, _COUNT)
-
-
-def size(number: int) -> str:
-    """Return a number of bytes, in powers of 1000: ``0 B``, ``92.3 MB``."""
-    return _scaled(number, _BYTES)
-
-
-def _scaled(number: int, units: tuple[str, ...]) -> str:
-    value, unit = float(number), 0
-    # 999.5 rounds up to 1.00 of the next unit.
-    while abs(value) >= (1000 if unit == 0 else 999.5) and unit < len(units) - 1:
-        value, unit = value / 1000, unit + 1
-    if unit == 0:
-        return f"{number} {units[0]}".strip()
-    decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
-    return f"{value:.{decimals}f} {units[unit]}"
 
 
 def milliseconds(seconds: float) -> str:

@@ -62,7 +62,7 @@ def check_backbone(
         constants = _constants(backbone)
         with seeded(0):
             images = pictures(backbone, 2)
-            _check_features(backbone, fresh, images, within, thorough=number == 0)
+            _check_features(backbone, fresh, images, within, thorough=not number)
             check_stages(backbone, images, within)
             _check_gradients(backbone.train(), fresh, images, within)
         within(
@@ -74,7 +74,7 @@ def check_backbone(
         size = 3 * backbone.preprocessing.size[0] // 2
         if isinstance(given, Backbone):
             _check_own_size(backbone, size, within.within(f"image_size={size}"))
-        elif number == 0:
+        elif not number:
             at = within.within(f"image_size={size}")
             with at.during("in build", "Refuse an unsupported size with ConfigError."):
                 _check_seeded(fresh, build(chans, image_size), within)

@@ -102,7 +102,7 @@ def histories(epochs: int) -> dict[str, tuple[str, History]]:
     """
     noise = (0.31, 0.62, 0.18, 0.55, 0.07, 0.71, 0.44, 0.29, 0.66, 0.12)
     courses: dict[str, Callable[[int], float]] = {
-        "rising": lambda e: 1 - 0.8 ** (e + 1),
+        "rising": lambda e: 1 - 0.8**e,
         "flat": lambda e: 0.5,
         "falling": lambda e: 0.9**e,
         "noisy": lambda e: noise[e % len(noise)],

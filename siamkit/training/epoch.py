@@ -29,7 +29,7 @@ from siamkit.training.seeding import derive
 from siamkit.training.splitting import Splitting, try_splitting
 from siamkit.training.state import RunState
 from siamkit.training.step import Stepper
-from siamkit.words import plural
+from siamkit.words import data_size, plural
 
 
 class EpochTrainer:
@@ -114,7 +114,7 @@ class EpochTrainer:
             return
         needs = (
             f"a step with all {self.settings.batch_size} images in a forward pass needs about "
-            f"{_size(fit.whole)} of memory, and {_size(fit.free)} are free"
+            f"{data_size(fit.whole)} of memory, and {data_size(fit.free)} are free"
         )
         if obstacle := self._splitting(execution).obstacle:
             self._notice(f"{needs}; smaller passes would change the result: {obstacle}")
@@ -123,7 +123,7 @@ class EpochTrainer:
         short = "" if fit.needed < fit.free else ", so the memory may run out"
         self._notice(
             f"{needs}: a forward pass has at most {plural(fit.images, 'image')}, which needs about "
-            f"{_size(fit.needed)}{short}"
+            f"{data_size(fit.needed)}{short}"
         )
 
     def _require_splitting(self, execution: Execution) -> None:
@@ -324,7 +324,3 @@ _SAME = {
     "each pass draws for itself",
 }
 """How the result with smaller passes compares, by whether the network draws random numbers."""
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -30,6 +30,7 @@ from siamkit.training.chain import BACKBONE, before, require_chain
 from siamkit.training.judging import Features, Judge, Judged, Part, distance, pooled
 from siamkit.training.made_graphs import MadeGraph
 from siamkit.training.speeds import Speeds, confirmed
+from siamkit.words import data_size
 
 _MOST = 2 * TOLERANCE
 """The loss of quality from which int8 is refused."""
@@ -164,8 +165,8 @@ def _temporary(needed: int) -> Iterator[Path]:
         free = shutil.disk_usage(root).free
         if free < needed:
             raise ResourceError(
-                f"quantizing needs {needed / 1e6:.0f} MB for temporary files",
-                where=str(root), got=f"{free / 1e6:.0f} MB free", hint=_FULL,
+                f"quantizing needs {data_size(needed)} for temporary files",
+                where=str(root), got=f"{data_size(free)} free", hint=_FULL,
             )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)

@@ -62,8 +62,9 @@ def named_groups(
     undecayed = no_decay(net)
     groups: list[dict[str, Any]] = []
     for stage in stages:
-        for decay in (True, False):
-            names = [n for n in stage.parameters if (n not in undecayed) is decay]
+        decayed = [name for name in stage.parameters if name not in undecayed]
+        others = [name for name in stage.parameters if name in undecayed]
+        for decay, names in ((True, decayed), (False, others)):
             if names:
                 groups.append(_group(stage.name, decay, names, parameters, config))
     own = [name for name in parameters if name.startswith(f"{LOSS}.")]

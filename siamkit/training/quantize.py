@@ -301,9 +301,7 @@ def _memory(
     keys = RowKeys(dataset.of(dataset.images.subset(used)))
     facts = {
         "siamkit": VERSION,
-        "libraries": {
-            n: importlib.metadata.version(n) for n in ("torch", "onnx", "onnxruntime", "timm")
-        },
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "machine": asdict(this_machine()),
         "backbone": [setup.config.backbone.name, repr(backbone)],
         "frozen": dict(controller.fingerprints),

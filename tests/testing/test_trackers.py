@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_the_numbers_of_the_events_could_be_those_of_a_run(
         assert 0 < data["done"] == data["total"] and 0 < data["seconds"] < 1
     losses = [data["loss"] for data in of["step"]]
     assert losses[0] == _MARK and _MARK not in losses[1:]
-    assert all(0 < later <= earlier < 1 for earlier, later in zip(losses[1:], losses[2:]))
+    assert all(0 < later < earlier < 1 for earlier, later in pairwise(losses[1:]))
     for data in of["step"]:
         assert 0 < data["lr"] == data["rates"]["head"] < 1
         assert 0 < data["input_seconds"] < data["seconds"] < 1

@@ -70,7 +70,7 @@ def test_auto_takes_what_fits_says_so_and_changes_only_the_rounding(
     full = fit("full", "auto")
     assert full[1] == 1
     (text,) = [text for text in told if "a forward pass has at most 1 image" in text]
-    assert " 0.0 MB are free" in text and text.endswith("MB, so the memory may run out")
+    assert " 1 B are free" in text and text.endswith("MB, so the memory may run out")
     assert full[0] == pytest.approx(plenty[0], rel=1e-4)
 
 

@@ -143,7 +143,8 @@ def test_the_weights_that_a_training_would_start_from_are_named(
         return str(api.inspect(values)["backbone"]["weights"])
 
     file = tmp_path / "some.pth"
-    torch.save(api.create_model("timm:test_resnet", pretrained=False).backbone.model.state_dict(), file)
+    net = api.create_model("timm:test_resnet", pretrained=False)
+    torch.save(net.backbone.model.state_dict(), file)
     assert weights() == weights(pretrained=True) == "pretrained (loaded by train, not by inspect)"
     assert weights(pretrained=False) == "random"
     assert "some.pth" in weights(weights=str(file))

@@ -63,9 +63,7 @@ def test_a_record_of_another_form_is_not_used(tmp_path: Path, change: Any) -> No
     assert kept.read() is None
 
 
-@pytest.mark.parametrize(
-    ("days", "used"), [(0, True), (29.99, True), (30, False), (-0.01, False)]
-)
+@pytest.mark.parametrize(("days", "used"), [(0, True), (29.99, True), (30, False), (-0.01, False)])
 def test_a_graph_is_used_for_thirty_days(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, used: bool
 ) -> None:

@@ -30,6 +30,7 @@ from siamkit.engine.cache.layout import (
 from siamkit.engine.cache.locks import in_use, root_locked
 from siamkit.errors import ResourceError
 from siamkit.files import sweep, writing
+from siamkit.words import data_size
 
 _DAY = 86_400.0
 
@@ -101,11 +102,10 @@ def prune(
         budget_bytes: The most bytes that all stores may take; None for no bound.
         older_than_days: Evict all stores that were not used for this many days; None to keep them.
     """
-    now = time.time()
+    oldest = None if older_than_days is None else time.time() - older_than_days * _DAY
 
     def chosen(stores: Sequence[StoreInfo]) -> list[StoreInfo]:
-        oldest = now - (older_than_days or 0) * _DAY
-        old = [s for s in stores if older_than_days is not None and s.last_used < oldest]
+        old = [] if oldest is None else [s for s in stores if s.last_used < oldest]
         evicted = [s for s in old if not s.in_use]
         rest = [s for s in stores if s not in evicted]
         return evicted + ([] if budget_bytes is None else choose(rest, budget_bytes))
@@ -168,8 +168,8 @@ def require_room(root: Path, needed_bytes: int) -> None:
     free = free_bytes(root)
     if needed_bytes > free:
         raise ResourceError(
-            f"the feature cache needs {needed_bytes / 1e6:,.1f} MB more, and the disk has "
-            f"{free / 1e6:,.1f} MB free",
+            f"the feature cache needs {data_size(needed_bytes)} more, and the disk has "
+            f"{data_size(free)} free",
             where=str(root),
             hint=disk_hint(),
         )

@@ -25,7 +25,7 @@ from siamkit.report.html.figures import (
 )
 from siamkit.report.html.page import render
 from siamkit.version import VERSION
-from siamkit.words import plural
+from siamkit.words import plural, short_count
 
 Json = Mapping[str, Any]
 
@@ -203,7 +203,7 @@ def phases(values: Json) -> list[tuple[Cell, ...]]:
                 (
                     arm["name"],
                     f"from epoch {phase['first_epoch']}",
-                    f"{units.count(phase['trainable'])} ({units.percent(share)})",
+                    f"{short_count(phase['trainable'])} ({units.percent(share)})",
                     ", ".join(phase["stages"]),
                 )
             )

@@ -23,7 +23,7 @@ from siamkit.report.html.figures import (
     plain,
     rate_text,
 )
-from siamkit.words import plural
+from siamkit.words import plural, short_count
 
 _LISTED = 4
 _DEEP_BLUE = "#2870bb"  # white text is readable on it
@@ -192,7 +192,7 @@ def _hover(span: _Span) -> str:
     norm = f", norm {stage.norm}" if stage.norm and stage.norm != "-" else ""
     return (
         f"{label(span.name, 60)}, {_epochs(span.start, span.end)}<br>{stage.state}: "
-        f"{units.count(stage.trainable)} of {units.count(stage.parameters)} parameters{rate}"
+        f"{short_count(stage.trainable)} of {short_count(stage.parameters)} parameters{rate}"
         f"{label(norm)}"
     )
 
@@ -216,6 +216,6 @@ def _band_row(number: int, band: Band) -> tuple[Cell, ...]:
     }.get(str(engine.get("mode")), "unknown")
     return (
         number, _between(band.start, band.end), band.trained_text,
-        f"{units.count(band.trainable)} of {units.count(band.parameters)}",
+        f"{short_count(band.trainable)} of {short_count(band.parameters)}",
         units.percent(band.share), engine.get("boundary") or "none", how,
     )  # fmt: skip

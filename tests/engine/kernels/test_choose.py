@@ -277,9 +277,7 @@ def contest(count: int = 1000, seconds: float = 0.02) -> Any:
 
 def test_a_setup_that_does_not_pay_off_is_told_with_its_numbers() -> None:
     told = contest(10).not_worth("onnxruntime")
-    assert told == (
-        "not tried: about 1 s of setup do not pay off for 10 images at 20 ms per image"
-    )
+    assert told == ("not tried: about 1 s of setup do not pay off for 10 images at 20 ms per image")
     assert contest(10**6).not_worth("onnxruntime") is None
 
 
