@@ -10,7 +10,7 @@ from siamkit.engine.boundary import FEATURES, find_boundaries
 from siamkit.engine.cutting import TRACED, first_exact_cut
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
-from siamkit.interfaces import BackboneContext, FreezePlan
+from siamkit.interfaces import BackboneContext, FreezePlan, Stage
 from siamkit.model.backbone import as_backbone
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.stages import discover_stages
@@ -200,6 +200,158 @@ def test_nothing_frozen_is_said():
     assert (
         result.cut is None and "no part at the start of the network is frozen" in result.reasons[0]
     )
+
+
+def staged(net, *names, train):
+    """Freeze a network of stages that are its children, in an order of their own, and cut it."""
+    stages = tuple(
+        Stage(name, tuple(f"{name}.{p}" for p, _ in net.get_submodule(name).named_parameters()),
+              (name,), name)
+        for name in names
+    )  # fmt: skip
+    covered = {p for stage in stages for p in stage.parameters}
+    loose = [name for name, _ in net.named_parameters() if name not in covered]
+    stages = (*stages, Stage("loose", tuple(loose))) if loose else stages
+    plan = FreezePlan.of(stages, [*train, *(["loose"] if loose else [])], head=False)
+    FreezeController(net, stages).apply(plan)
+    return engine.cut(net, stages, plan, images(16))
+
+
+def agrees(net, cut):
+    """Whether several steps of the cut network give what the whole network gives."""
+    batch = images(16)
+    net.eval()
+    rows = cut.prefix(batch)
+    expected = net(batch)
+    return all(torch.allclose(cut.suffix(rows), expected, atol=1e-6) for _ in range(3))
+
+
+def test_a_cut_leaves_no_hooks():
+    net, stages, plan = toy()
+    assert engine.cut(net, stages, plan, images(16)).cut is not None
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    assert not any(getattr(module, kind) for module in net.modules() for kind in hooks)
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.side = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 2)
+
+
+def test_what_runs_after_a_module_that_trains_is_no_prefix():
+    class SideFirst(Parts):
+        def forward(self, images):
+            side = self.side(images)
+            return self.head((self.body(images) + side).mean((2, 3)))
+
+    found = staged(SideFirst(), "body", "side", "head", train=["side", "head"])
+    assert found.cut is None
+    assert found.reasons == ("body: it runs after a module that trains",)
+
+
+def test_a_module_around_the_prefix_may_hold_a_parameter_that_trains():
+    class Outer(Parts):
+        def __init__(self):
+            super().__init__()
+            self.token = nn.Parameter(torch.randn(4))
+
+        def forward(self, images):
+            return self.head(self.body(images).mean((2, 3)) + self.token)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.outer = Outer()
+            del self.outer.side
+
+        def forward(self, images):
+            return self.outer(images)
+
+    net = Net()
+    found = staged(net, "outer.body", "outer.head", train=["outer.head"])
+    assert found.cut is not None and found.cut.boundary.module == "outer.body"
+    assert agrees(net, found.cut)
+
+
+class Place(nn.Module):
+    """Gives the same values for all images: once, or once for each image."""
+
+    def __init__(self, each):
+        super().__init__()
+        self.each, self.value = each, nn.Parameter(torch.randn(1, 4))
+
+    def forward(self, images):
+        return self.value.repeat(len(images), 1) if self.each else self.value * 1.0
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_constants_that_later_code_writes_to_are_written_anew_in_each_step(each):
+    class Writes(Parts):
+        def __init__(self):
+            super().__init__()
+            self.side = Place(each)
+
+        def forward(self, images):
+            place = self.side(images)
+            maps = self.body(images)
+            place.mul_(2)
+            return self.head(maps.mean((2, 3)) + place)
+
+    net = Writes()
+    found = staged(net, "side", "body", "head", train=["head"])
+    assert found.cut is not None, found.reasons
+    assert len(found.cut.frontier.ports) == 1 and agrees(net, found.cut)
+
+
+def test_what_is_written_to_without_a_use_needs_no_row():
+    class Spoils(Parts):
+        def forward(self, images):
+            side = self.side(images)
+            maps = self.body(images)
+            side.zero_()
+            return self.head(maps.mean((2, 3)))
+
+    net = Spoils()
+    found = staged(net, "side", "body", "head", train=["head"])
+    assert found.cut is not None, found.reasons
+    assert len(found.cut.frontier.ports) == 1 and agrees(net, found.cut)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_what_is_used_in_one_mode_only_is_kept(mode):
+    class Uses(Parts):
+        def forward(self, images):
+            side = self.side(images)
+            maps = self.body(images)
+            return self.head((maps + side if self.training is mode else maps).mean((2, 3)))
+
+    net = Uses()
+    found = staged(net, "side", "body", "head", train=["head"])
+    assert found.cut is not None, found.reasons
+    assert len(found.cut.frontier.ports) == 2 and agrees(net, found.cut)
+
+
+def test_the_image_of_the_suffix_has_the_shape_of_the_images():
+    net, stages, plan = toy()
+    found = engine.cut(net, stages, plan, images(16)).cut
+    assert found.frontier.image.shape.of(7) == (7, 3, 16, 16)
+    assert [port.shape.of(7) for port in found.frontier.ports] == [(7, 8, 14, 14)]
+
+    class Skips(Parts):
+        def forward(self, images):
+            return self.head(self.body(images).mean((2, 3)) + images.mean((1, 2, 3))[:, None])
+
+    skips = Skips()
+    del skips.side
+    found = staged(skips, "body", "head", train=["head"])
+    assert found.cut is not None, found.reasons
+    assert [port.shape.of(7) for port in found.cut.frontier.ports] == [
+        (7, 3, 16, 16), (7, 4, 14, 14),
+    ]  # fmt: skip
+    assert found.cut.prefix(images(16)).shape == (5, 3 * 16 * 16 + 4 * 14 * 14)
 
 
 class SeesTheBatch(Toy):
