@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
 from siamkit.json_files import read_sealed, unsealed, write_sealed
 from siamkit.runs import checkpoint
+from siamkit.training import fit
+from siamkit.training.state import RunState
 from siamkit.training.validation import Evaluator
 
 RunValues = Callable[..., dict[str, Any]]
@@ -193,6 +196,38 @@ def test_gradient_accumulation_is_used_and_explained(run_values: RunValues) -> N
     api.fit(run_values(train=naive), listeners=[watch])
     (start,) = watch.data("run_start")
     assert any("from the same micro-batch only" in notice for notice in start["notices"])
+
+
+@pytest.mark.parametrize(
+    ("wished", "before", "given", "over", "threads", "told"),
+    [
+        (None, None, False, False, None, False),
+        (3, None, True, False, 3, False),
+        (3, None, False, False, 3, False),
+        (3, 2, False, False, 2, False),  # the setting of the config is not what the run used
+        (3, 2, True, False, 3, True),
+        (2, 2, True, False, 2, False),
+        (None, 2, True, False, 2, False),
+        (3, 2, True, True, 3, False),
+    ],
+)
+def test_a_resumed_run_keeps_its_threads_unless_told_otherwise(
+    wished: int | None,
+    before: int | None,
+    given: bool,
+    over: bool,
+    threads: int | None,
+    told: bool,
+) -> None:
+    notices: list[str] = []
+    config: Any = SimpleNamespace(train=SimpleNamespace(threads=wished, epochs=4))
+    state = RunState(epoch=4 if over else 1, threads=before)
+    changes: Any = SimpleNamespace(sets=lambda key: given and key == "train.threads")
+    found = fit._threads(config, state, changes, lambda _, data: notices.append(data["text"]))
+    assert found == threads
+    text = "the run goes on with 3 threads instead of 2, so its result may differ"
+    assert [notice.startswith(text) for notice in notices] == [True] * told
+    assert fit._threads(config, state, None, lambda *_: None) == (before or wished)
 
 
 def test_early_stopping_ends_the_run(run_values: RunValues) -> None:

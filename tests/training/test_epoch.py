@@ -1,0 +1,78 @@
+"""The steps of an epoch, and the size of their forward passes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from siamkit.training import epoch
+from siamkit.training.epoch import EpochTrainer
+from siamkit.training.fitting import Fit
+
+
+class Fitting:
+    """What :meth:`EpochTrainer._fit_memory` uses of a trainer."""
+
+    def __init__(self, obstacle: str | None = None) -> None:
+        self.setup, self.settings = None, SimpleNamespace(batch_size=32)
+        self.obstacle = obstacle
+        self.told: list[str] = []
+        self.bounds: list[int | None] = []
+        self._notice, self._bound = self.told.append, self.bounds.append
+
+    def _splitting(self, execution: Any) -> Any:
+        return SimpleNamespace(obstacle=self.obstacle)
+
+
+NEEDS = "a step with all 32 images in a forward pass needs about 3.00 GB of memory, and 1.00 GB are"
+
+
+@pytest.mark.parametrize(
+    ("fit", "obstacle", "bounds", "told"),
+    [
+        (None, None, [], ["the memory of a step cannot be predicted for this network: forward "
+         "passes become smaller if the memory runs out"]),
+        (Fit(32, 10, 10, 20), None, [None], []),
+        (Fit(8, 7 * 10**8, 3 * 10**9, 10**9), None, [None, 8],
+         [f"{NEEDS} free: a forward pass has at most 8 images, which needs about 700 MB"]),
+        (Fit(1, 10**9, 3 * 10**9, 10**9), None, [None, 1],
+         [f"{NEEDS} free: a forward pass has at most 1 image, which needs about 1.00 GB, so the "
+          "memory may run out"]),
+        (Fit(8, 7 * 10**8, 3 * 10**9, 10**9), "a norm", [None],
+         [f"{NEEDS} free; smaller passes would change the result: a norm"]),
+    ],
+)  # fmt: skip
+def test_forward_passes_that_fit_the_memory_are_chosen_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+    fit: Fit | None,
+    obstacle: str | None,
+    bounds: list[int | None],
+    told: list[str],
+) -> None:
+    monkeypatch.setattr(epoch, "fitting_pass", lambda setup, execution: fit)
+    trainer: Any = Fitting(obstacle)
+    EpochTrainer._fit_memory(trainer, None)  # type: ignore[arg-type]
+    assert (trainer.bounds, trainer.told) == (bounds, told)
+
+
+def test_the_steps_of_an_epoch_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int | None]] = []
+
+    def steps(settings: Any, images: Any, number: int, largest: int | None) -> list[list[str]]:
+        made.append((number, largest))
+        return [[f"epoch {number}"]]
+
+    monkeypatch.setattr(epoch, "epoch_steps", steps)
+    trainer: Any = object.__new__(EpochTrainer)
+    trainer.settings, trainer.splits, trainer._made = None, SimpleNamespace(train=None), None
+    trainer.state = SimpleNamespace(epoch=0, largest_pass=None)
+    assert trainer.steps() == trainer.steps() == [["epoch 0"]]
+    trainer.state.epoch = 1
+    assert trainer.steps() == trainer.steps() == [["epoch 1"]]
+    trainer._bound(None)
+    trainer.steps()
+    trainer._bound(4)
+    trainer.steps()
+    assert made == [(0, None), (1, None), (1, 4)]
