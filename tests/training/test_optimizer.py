@@ -159,6 +159,40 @@ def test_a_parameter_that_is_left_out_or_added_is_named() -> None:
         require_groups(more, groups[:1], "sgd")
 
 
+@pytest.mark.parametrize("lost", ["stage", "names"])
+def test_a_group_that_lost_its_keys_is_refused(lost: str) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    group: dict[str, Any] = {"stage": "head", "names": ["a"], "params": [parameter]}
+    short = torch.optim.SGD([{key: v for key, v in group.items() if key != lost}], lr=0.1)
+    with pytest.raises(PluginError, match=r"sgd: a parameter group lost its key 'stage' or 'nam"):
+        require_groups(short, [group], "sgd")
+
+
+def test_groups_hold_the_parameters_of_their_stage_in_order(net: SiameseNet) -> None:
+    undecayed = no_decay(net)
+    groups = named_groups(OptimizerConfig(weight_decay=0.5), net, loss("triplet"), net.stages())
+    for stage in net.stages():
+        own = {g["weight_decay"]: g["names"] for g in groups if g["stage"] == stage.name}
+        assert own.get(0.5, []) == [n for n in stage.parameters if n not in undecayed]
+        assert own.get(0.0, []) == [n for n in stage.parameters if n in undecayed]
+        assert all(own.values()), "no group is empty"
+
+
+def test_restored_state_has_the_memory_layout_of_its_parameter() -> None:
+    weight = nn.Parameter(torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    scalar = nn.Parameter(torch.zeros(()))
+    group = {"params": [weight, scalar], "names": ["w", "s"], "name": "g"}
+    optimizer = SimpleNamespace(param_groups=[group], state=defaultdict(dict))
+    moment = torch.arange(96.0).reshape(2, 3, 4, 4)
+    saved = {"w::exp_avg": moment, "s::step": torch.tensor(3.0), "s::exp_avg": torch.tensor(0.5)}
+    load_state_tensors(optimizer, saved)  # type: ignore[arg-type]
+    restored = optimizer.state[weight]["exp_avg"]
+    assert torch.equal(restored, moment)
+    assert restored.is_contiguous(memory_format=torch.channels_last)
+    assert optimizer.state[scalar] == {"step": torch.tensor(3.0), "exp_avg": torch.tensor(0.5)}
+    assert restored.data_ptr() != moment.data_ptr()
+
+
 def test_state_that_cannot_be_saved_is_refused(net: SiameseNet) -> None:
     groups = named_groups(OptimizerConfig(), net, loss("triplet"), net.stages())
     optimizer = Hoarding(groups, lr=0.1)
