@@ -64,7 +64,7 @@ MODULES = {
     "keys": "The size of cache keys.",
     "spelling": "Spells settings for Python or for the CLI.",
     "lazy": "Public names that load on their first use.",
-    "words": "Numbers with nouns; texts that are safe to print.",
+    "words": "Numbers with nouns or units; texts that are safe to print.",
     "options": "The base class of options models.",
     "version": "The version of siamkit, and the versions that results record.",
 }
