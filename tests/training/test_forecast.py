@@ -44,6 +44,12 @@ def test_a_warm_up_longer_than_the_run_is_told(run, name: str) -> None:
     assert notices(run(train={"epochs": 3}, scheduler={**scheduler, "warmup": 1})) == ""
 
 
+def test_the_rate_that_a_warm_up_reaches_is_told(run) -> None:
+    for warmup, share in ((4, "75 %"), (12, "25 %"), (300, "1 %")):
+        text = notices(run(train={"epochs": 3}, scheduler={"name": "constant", "warmup": warmup}))
+        assert f"where it is {share} of the full rate" in text
+
+
 @pytest.mark.parametrize("name", siamkit.list_schedulers())
 def test_no_schedule_is_told_as_it_is(run, name: str) -> None:
     assert notices(run(train={"epochs": 3}, scheduler={"name": name})) == ""

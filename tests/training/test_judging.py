@@ -20,6 +20,7 @@ from siamkit.training.judging import (
     distance,
     fall,
     judged_images,
+    pooled,
     sample_of,
 )
 
@@ -73,6 +74,14 @@ def test_a_metric_may_fall_by_chance() -> None:
     assert fall(0.80, 0.70, 100) == pytest.approx(0.075)
     assert fall(0.80, 0.78, 10_000) == pytest.approx(0.0175)
     assert fall(0.5, 0.6, 100) == 0
+
+
+def test_maps_are_pooled_over_their_positions_and_vectors_stay() -> None:
+    maps = torch.arange(24.0).reshape(2, 3, 2, 2)
+    assert pooled(maps).tolist() == maps.mean((2, 3)).tolist()
+    assert pooled(maps.flatten(2)).tolist() == maps.mean((2, 3)).tolist()
+    assert pooled(maps[:, :, 0, 0]).tolist() == maps[:, :, 0, 0].tolist()
+    assert pooled(maps.half()).dtype == np.float32
 
 
 class Views(ViewDataset):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from siamkit.inference.export import timing
-from siamkit.training.speeds import Speeds, confirmed, paid
+from siamkit.training.speeds import Speeds, confirmed, in_ms, paid
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,21 @@ def test_what_int8_saves_is_said(
 
 def test_a_single_image_that_is_no_slower_is_not_mentioned() -> None:
     assert "single image" not in paid(Speeds(0.08, 0.01), 100, None)
+    assert "single image" in paid(Speeds(0.08, 0.0101), 100, None)
+
+
+def test_quantizing_pays_at_once_if_it_took_no_longer_than_it_saves() -> None:
+    speeds = Speeds(0.75, 0.25)  # a second for two images
+    assert "pays only" not in paid(speeds, 10, 5.0)
+    assert "pays only" in paid(speeds, 10, 5.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.00123, "1.2 ms"), (0.00999, "10 ms"), (0.01, "10 ms"), (0.0251, "25 ms"), (1.5, "1500 ms")],
+)
+def test_times_are_in_milliseconds(seconds: float, text: str) -> None:
+    assert in_ms(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,12 @@ def test_the_parameters_of_a_loss_count_with_their_gradient_and_state() -> None:
     assert many.gradients + many.activations >= 2 * own, "the gradient, and a part of the update"
 
 
+@pytest.mark.parametrize("name", ["arcface", "proxy-anchor"])
+def test_a_loss_that_knows_its_classes_is_tried_on_these_alone(name: str) -> None:
+    """A batch of 64 images has 16 classes here, and the loss knows four."""
+    memory_of(setup_of(4, freeze={"name": "freeze-all"}, loss={"name": name}))
+
+
 def test_the_intermediates_of_a_loss_count() -> None:
     hard, every = (
         memory_of(
