@@ -70,6 +70,8 @@ def test_a_cached_source_gives_the_view_that_is_shown(tmp_path):
     assert first.inputs.tolist() == [[104, 105], [100, 101]]
     assert first.labels.tolist() == [1, 0] and second.indices.tolist() == [3]
     assert source.shows(3)
+    with pytest.raises(LookupError, match="view 0"):
+        next(source.batches([[0]]))
     source.show(0, later)
     with pytest.raises(LookupError, match="view 3"):
         next(source.batches([[0]], view=3))

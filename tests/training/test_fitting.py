@@ -17,6 +17,13 @@ from siamkit.training import fitting
 from siamkit.training.fitting import choose
 
 
+def test_the_number_of_passes_need_not_be_a_power_of_two() -> None:
+    assert choose(512, lambda n: n, 375).images == 256  # of the allowed 300
+    assert choose(512, lambda n: n, 250).images == 171
+    assert choose(100, lambda n: n, 124).images == 50
+    assert choose(100, lambda n: 1000 if n > 7 else n, 124).images <= 7, "not linear at all"
+
+
 @given(
     batch=st.integers(1, 4096), fixed=st.integers(0, 10**9), each=st.integers(1, 10**8),
     free=st.integers(0, 10**12), more=st.integers(0, 10**8),
@@ -36,13 +43,6 @@ def test_the_fewest_passes_that_fit_are_chosen(
     if count > 1:
         larger = -(-batch // (count - 1))
         assert need(larger) > 0.8 * free - (fixed + each * batch) * 1e-6 - each
-
-
-def test_the_number_of_passes_need_not_be_a_power_of_two() -> None:
-    assert choose(512, lambda n: n, 375).images == 256  # of the allowed 300
-    assert choose(512, lambda n: n, 250).images == 171
-    assert choose(100, lambda n: n, 124).images == 50
-    assert choose(100, lambda n: 1000 if n > 7 else n, 124).images <= 7, "not linear at all"
 
 
 @pytest.mark.slow
