@@ -24,6 +24,11 @@ def after_linear(made: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), made)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_single_image_needs_no_smaller_pass(count: int) -> None:
+    assert tried(nn.Linear(3, 4), torch.randn(count, 3)) == Splitting(None, draws=False)
+
+
 class Does(nn.Module):
     """A module made of a function of the module and its input."""
 
