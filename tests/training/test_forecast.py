@@ -10,6 +10,7 @@ import pytest
 
 import siamkit
 from siamkit import api
+from siamkit.interfaces import Progress, Scheduler
 from siamkit.training.build import build
 from siamkit.training.forecast import forecast
 
@@ -48,6 +49,28 @@ def test_the_rate_that_a_warm_up_reaches_is_told(run) -> None:
     for warmup, share in ((4, "75 %"), (12, "25 %"), (300, "1 %")):
         text = notices(run(train={"epochs": 3}, scheduler={"name": "constant", "warmup": warmup}))
         assert f"where it is {share} of the full rate" in text
+
+
+@pytest.mark.parametrize(("epochs", "looks"), [(3, 18), (100, 200)])
+def test_a_schedule_is_asked_about_steps_from_the_first_to_the_last(
+    run, epochs: int, looks: int
+) -> None:
+    asked: list[Progress] = []
+
+    class Asked(Scheduler):
+        def lr_scale(self, progress: Progress) -> float:
+            asked.append(progress)
+            return 1.0
+
+    setup = build(api.load_config(run(train={"epochs": epochs})), api.registries(), 4)
+    setup.scheduler = Asked()
+    assert forecast(setup, 6) == ()
+    steps = [progress.step for progress in asked]
+    assert steps == sorted(set(steps)) and len(steps) == looks
+    assert (steps[0], steps[-1]) == (0, 6 * epochs - 1)
+    for progress in asked:
+        assert (progress.epochs, progress.steps) == (epochs, 6 * epochs)
+        assert progress.epoch == len(progress.history) == progress.step // 6
 
 
 @pytest.mark.parametrize("name", siamkit.list_schedulers())
