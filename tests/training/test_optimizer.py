@@ -23,7 +23,9 @@ from siamkit.training.optimizer import (
     rates,
     require_groups,
     set_rates,
+    state_size,
     state_tensors,
+    update_memory,
 )
 from siamkit.training.warmup import warmup_factors
 
@@ -157,6 +159,51 @@ def test_a_parameter_that_is_left_out_or_added_is_named() -> None:
         require_groups(fewer, groups, "sgd")
     with pytest.raises(PluginError, match="got 'with b'"):
         require_groups(more, groups[:1], "sgd")
+
+
+class Demanding(torch.optim.SGD):
+    """Cannot be made again without a further argument."""
+
+    def __init__(self, groups: Any, must: str, **options: Any) -> None:
+        super().__init__(groups, **options)
+
+
+class Reading(torch.optim.SGD):
+    """Looks at values, which tensors without data do not have."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if float(parameter.grad.sum()) != 0:
+                    self.state[parameter]["mean"] = torch.zeros(2, *parameter.shape)
+        super().step()
+
+
+@pytest.mark.parametrize(
+    ("kind", "copies"), [(lambda groups: Demanding(groups, "x", lr=0.1), 2), (Reading, 2)]
+)
+def test_the_memory_of_an_optimizer_that_cannot_be_tried_is_estimated(
+    kind: Any, copies: int
+) -> None:
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (10, 6)]
+    frozen = nn.Parameter(torch.zeros(100), requires_grad=False)
+    memory = update_memory(kind([{"params": [*parameters, frozen], "names": list("abc")}]))
+    assert memory.state.total == copies * 4 * 16
+    assert memory.temporary.total == 4 * 10, "an update works on one parameter after the other"
+
+
+@pytest.mark.parametrize(
+    ("kind", "copies"),
+    [
+        (torch.optim.Adam, 2),
+        (torch.optim.SGD, 0),
+        (lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9), 1),
+        (lambda groups: Demanding(groups, "x", lr=0.1), 2),
+        (Reading, 2),
+    ],
+)
+def test_the_values_that_an_optimizer_keeps_are_counted(kind: Any, copies: int) -> None:
+    assert state_size(kind([nn.Parameter(torch.zeros(5))])) == copies
 
 
 @pytest.mark.parametrize("lost", ["stage", "names"])
