@@ -289,7 +289,7 @@ STATE = [
     ("clamped-weights", small(forward=clamped_weights),
      "writes to its weights in forward", "two.0.weight"),
     ("train-override", small(train=keeps_norms_in_eval),
-     "keeps a norm in eval mode by itself", "train()"),
+     "keeps a norm in eval mode by itself", "every module; got training = False in ['one.1']"),
 ]  # fmt: skip
 
 BUILD = [
