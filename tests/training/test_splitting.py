@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from siamkit.engine.difference import relative_difference
 from siamkit.training.exactness import TOLERANCE
-from siamkit.training.splitting import Splitting, compare
+from siamkit.training.splitting import Splitting, compare, try_splitting
 
 
 def tried(net: nn.Module, inputs: Tensor) -> Splitting:
@@ -22,6 +24,37 @@ def tried(net: nn.Module, inputs: Tensor) -> Splitting:
 def after_linear(made: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), made)
+
+
+@pytest.mark.parametrize(
+    ("images", "asked"),
+    [
+        (range(5, 9), [5, 6, 7, 8]),
+        (range(16), list(range(0, 16, 2))),
+        (range(40), list(range(0, 40, 5))),
+    ],
+)
+def test_images_of_several_classes_are_tried_and_may_be_changed_in_place(
+    images: range, asked: list[int]
+) -> None:
+    class Source:
+        def batches(self, batches: list[list[int]], view: int) -> Any:
+            [indices] = batches
+            assert (indices, view) == (asked, 7)
+            torch.manual_seed(0)
+            yield SimpleNamespace(inputs=torch.randn(len(indices), 3))
+
+    def forward(inputs: Tensor) -> Tensor:
+        return inputs.mul_(2).clone()
+
+    train = SimpleNamespace(precision="fp32")
+    setup: Any = SimpleNamespace(
+        net=nn.Identity(), device=torch.device("cpu"), config=SimpleNamespace(train=train)
+    )
+    execution: Any = SimpleNamespace(
+        sources={"train": Source()}, view=lambda epoch: epoch + 4, forward=forward
+    )
+    assert try_splitting(setup, execution, 3, images) == Splitting(None, draws=False)
 
 
 @pytest.mark.parametrize("count", [0, 1])
