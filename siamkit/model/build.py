@@ -18,8 +18,6 @@ from siamkit.model.weights import files_of, load_backbone_weights
 from siamkit.registry import GIVEN, PYTHON, Entry, whose
 from siamkit.spelling import setting
 
-_CHUNK = 1 << 20
-
 OWN = "siamkit"
 """siamkit's own distribution. Its backbones are timm's models with timm's pretrained weights."""
 
@@ -102,6 +100,5 @@ def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for part in files_of(path):
         with part.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:12]

@@ -195,4 +195,5 @@ def _at_sizes(values: Sequence[tuple[Sequence[int], Any]]) -> str:
 
 def pixels(size: Sequence[int]) -> str:
     """Return an image size as text, such as ``224 px`` or ``224x160 px``."""
-    return f"{size[0]} px" if size[0] == size[1] else f"{size[0]}x{size[1]} px"
+    high, wide = size
+    return f"{high} px" if high == wide else f"{high}x{wide} px"

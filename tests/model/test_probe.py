@@ -142,6 +142,25 @@ def test_a_norm_at_the_end_shows_the_channels_of_a_module_of_one_size() -> None:
     assert WrappedBackbone(FixedSize(nn.Identity()), SMALL, layout="NLC").embedding_dim == 16
 
 
+class Oblong(nn.Module):
+    """For one image size; its grid is as high as there are channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 8, 8)
+        self.positions = nn.Parameter(torch.randn(1, 4, 4, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images) + self.positions
+
+
+def test_a_square_part_of_an_oblong_grid_shows_no_channels() -> None:
+    images = Preprocessing(size=(32, 64))
+    with pytest.raises(PluginError, match=r"not clear.*got '\[1, 4, 4, 8\] at 32x64 px'"):
+        WrappedBackbone(Oblong(), images)
+    assert WrappedBackbone(Oblong(), images, layout="NCHW").embedding_dim == 4
+
+
 def test_an_output_that_changes_its_width_later_is_an_error_not_other_features() -> None:
     module = Gives(lambda x: x.mean((2, 3)))
     backbone = WrappedBackbone(module, SMALL)
