@@ -15,6 +15,7 @@ from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.execution import Engine, _different
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import EngineSettings
+from siamkit.engine.trial import TOLERANCE
 
 CACHED = PhaseDecision("cached", "it saves time", dtype="float16", views=2)
 
@@ -146,3 +147,42 @@ def test_images_that_are_all_alike_are_tried_with_others() -> None:
     assert tried.shape == alike.shape and torch.equal(tried[0], alike[0])
     assert not torch.equal(tried[1], tried[2]) and not torch.equal(tried[1], alike[1])
     assert torch.equal(tried, _different(alike)), "the same each time"
+
+
+@pytest.mark.parametrize(
+    ("cached", "mode", "dtype", "uses_rows"),
+    [
+        (True, "cached", torch.float32, True),
+        (True, "cached", torch.float16, False),  # rounded: the prefix runs again
+        (True, "live", torch.float32, False),
+        (False, "live", torch.float32, False),
+    ],
+)
+def test_exact_rows_are_compared_instead_of_another_run_of_the_prefix(
+    engine, cached: bool, mode: str, dtype: torch.dtype, uses_rows: bool
+) -> None:
+    asked = []
+
+    def differs(images: torch.Tensor, activations: Any, tolerance: float) -> str:
+        asked.append((images[:, 0].tolist(), activations, tolerance))
+        return "they differ"
+
+    def batches(batches: list[list[int]], view: int) -> Any:
+        yield SimpleNamespace(inputs=torch.tensor(batches[0]) * 10.0 + view)
+
+    made = engine()
+    made.net = torch.nn.Identity()
+    made.inputs["train"].example = lambda index, view: torch.full((1,), index + 0.5 * view)
+    parts = SimpleNamespace(
+        cache=SimpleNamespace(tolerance=0.25) if cached else None,
+        plan=SimpleNamespace(mode=mode), dtype=dtype, cut=SimpleNamespace(differs=differs),
+    )  # fmt: skip
+    now = Execution(CACHED, range(2, 6), {"train": SimpleNamespace(batches=batches)}, abs, parts)
+    assert made.difference(now, 3, [4, 7]) == "they differ"
+    [(images, activations, tolerance)] = asked
+    assert images == [4.5, 7.5], "in the view of the epoch"
+    if uses_rows:
+        assert activations.tolist() == [41, 71] and tolerance == 0.25
+    else:
+        assert activations is None and tolerance == TOLERANCE
+    assert made.difference(running(None), 3, [4, 7]) is None

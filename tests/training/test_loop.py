@@ -160,6 +160,6 @@ def test_an_execution_that_is_replaced_is_told_again() -> None:
 def test_a_phase_that_lasts_longer_than_was_forecast_is_entered_again() -> None:
     parts = Starting()
     made, plan = starting(parts)
-    made.execution = SimpleNamespace(epochs=range(0, 1))
+    made.execution = SimpleNamespace(epochs=range(1))
     made._start_phase(plan)
     assert [epochs for epochs, _ in parts.entered] == [range(1, 4)]
