@@ -22,7 +22,7 @@ from siamkit.config import DataConfig
 from siamkit.data.loader import Loader, ViewDataset
 from siamkit.data.opening import load_data
 from siamkit.data.views import EvalView
-from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
+from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PluginError
 from siamkit.json_files import read_sealed, unsealed, write_sealed
 from siamkit.runs import checkpoint
 from siamkit.training import fit
@@ -196,6 +196,29 @@ def test_gradient_accumulation_is_used_and_explained(run_values: RunValues) -> N
     api.fit(run_values(train=naive), listeners=[watch])
     (start,) = watch.data("run_start")
     assert any("from the same micro-batch only" in notice for notice in start["notices"])
+
+
+@pytest.mark.parametrize(("place", "moved"), [("gone", True), ("", False), (None, False)])
+def test_data_that_was_moved_can_be_named_when_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None, moved: bool
+) -> None:
+    error = DataError("holds no images", where="there", hint="use another folder")
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(fit, "load_data", fail)
+    path = "sam" + "ple" if place is None else str(tmp_path / place)
+    config: Any = SimpleNamespace(data=SimpleNamespace(path=path), train=SimpleNamespace(seed=0))
+    run_dir: Any = SimpleNamespace(path=tmp_path / "run")
+    with pytest.raises(DataError) as raised:
+        fit._load_again(config, run_dir)
+    if moved:
+        assert (raised.value.what, raised.value.where) == (error.what, error.where)
+        assert str(raised.value.hint).startswith("if the data was moved, add ")
+        assert str(tmp_path / "run") in str(raised.value.hint)
+    else:
+        assert raised.value is error
 
 
 @pytest.mark.parametrize(
