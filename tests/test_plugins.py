@@ -4,12 +4,14 @@ import importlib.metadata
 import re
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import RootModel
+from torch import nn
 
 import siamkit
 from siamkit import hookspecs, plugins
@@ -184,6 +186,14 @@ class Single(RootModel[int]):
     """Options without a name."""
 
 
+class Calling(Options):
+    call: Callable[[int], int] = abs
+
+
+class Named(Options):
+    name: str = "x"
+
+
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
@@ -195,7 +205,10 @@ class Single(RootModel[int]):
         (("x", print), {"options": {"margin": 1}}, "options of 'x' must be a pydantic model"),
         (("x", print), {"options": ()}, "options of 'x' must be a pydantic model"),
         (("x", print), {"options": Options()}, "not an instance of it.*options=Options"),
-        (("x", print), {"options": Single}, "cannot hold one value without a name"),
+        (("x", print), {"options": Single}, "cannot hold one value without a name.*derive a class"),
+        (("x", print), {"options": Named}, "cannot hold an option called 'name'.*another name"),
+        (("x", print), {"options": Calling}, "options of 'x' cannot be written as JSON, which "),
+        (("x", nn.Identity()), {}, "must be a function that returns a module, not a module, got"),
         (("x", print), {"optoins": Options}, "no argument 'optoins'.*did you mean 'options'"),
         (("x", print), {"summary": None}, "summary of 'x' must be text"),
         (("x", print), {"pretrained": 1}, "pretrained of 'x' must be True or False, got 1"),
