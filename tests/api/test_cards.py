@@ -159,7 +159,7 @@ def test_error_rates_belong_to_the_runs_own_threshold(monkeypatch):
                 "verification": None,
                 "triplets": None,
             }
-        ),  # fmt: skip
+        ),
     )
     for own in (None, calibration()):
         sections_of(facts(held=held_out(), calibration=own))
