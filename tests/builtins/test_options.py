@@ -105,7 +105,8 @@ def test_every_bound_of_a_built_in_option_is_tested():
         if numbers(schema)
     }
     tested = {(kind, name, option) for kind, name, option, _, _ in BOUNDS}
-    # The backbones that timm builds share one model of options, and so do Adam and AdamW; and policies, the rate.
+    # All backbones of timm share one model of options, and so do Adam and AdamW; all policies
+    # share the rate.
     shared = {
         ("backbones", "drop_path_rate"), ("optimizers", "betas"), ("freeze_policies", "lr_mult"),
     }  # fmt: skip
