@@ -25,7 +25,7 @@ NAN = math.nan
         ([NAN, NAN], 2, {}, 1),  # no number is no improvement, from the first epoch
         ([NAN], 2, {}, 0),
         ([NAN, 0.5, 0.5], 2, {}, 0),
-        ([0.5, 0.75, 1.0], 1, {"min_delta": 0.25}, 2),
+        ([0.5, 0.75, 1.0], 1, {"min_delta": 0.25}, 1),  # the second is no improvement
         ([0.5, 0.76, 1.02], 1, {"min_delta": 0.25}, 0),
         ([0.5, 0.5, 0.5, 0.5], 2, {"start": 2.0}, 1),  # epochs 2 and 3 count
         ([0.5, 0.5, 0.5, 0.5], 2, {"start": 2.5}, 0),
