@@ -84,6 +84,23 @@ def test_a_stage_that_the_log_tells_later_is_in_the_plan_from_then_on():
     assert [names[place] for place in bars.y] == ["layer2"] and list(bars.base) == [1]
 
 
+@pytest.mark.parametrize(("count", "every"), [(54, 1), (55, 2), (108, 2), (109, 3)])
+def test_the_names_of_many_stages_fit_on_a_page(count: int, every: int):
+    log = events()
+    for event in log:
+        if event["event"] == "phase_start":
+            event["changes"] = [
+                {"stage": f"s{i}", "parameters": 10, "norm": None, "lr": 1e-3, "was": None,
+                 "trainable": 10}
+                for i in range(count)
+            ]  # fmt: skip
+    chart = plan_chart(facts_of(log))
+    assert chart is not None
+    names = list(chart.figure.layout.yaxis2.ticktext)
+    assert names == [f"s{i}" for i in range(0, count, every)]
+    assert list(chart.figure.layout.yaxis2.tickvals) == list(range(0, count, every))
+
+
 def long_run(epochs: int) -> RunFacts:
     """Return the facts of a run of many epochs, of two steps each."""
     start, *rest = events()

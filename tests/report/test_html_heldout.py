@@ -284,6 +284,18 @@ def test_they_stay_within_their_budget(tmp_path, monkeypatch):
     assert sum(len(t or "") for t in thumbs.thumbnails(paths, sizes, PAD).values()) <= best // 2
 
 
+def test_their_budget_is_4_400_000_characters(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    images, sizes = {0: sample(tmp_path / "a.png")}, {0: 56}
+    for most, best in ((4_400_000, True), (4_400_001, False)):
+        monkeypatch.setattr(
+            thumbs, "_encoded", lambda _, quality, n=most: "x" * (n if quality == 78 else quality)
+        )
+        (found,) = thumbs.thumbnails(images, sizes, PAD).values()
+        assert (len(found or "") == most) is best
+        assert best or len(found or "") == 60, "the next quality"
+
+
 def gathered_of(held):
     """What the context reads of a run whose held-out images are these."""
     facts = held_out_facts(held, None)
@@ -327,6 +339,15 @@ def test_few_pairs_are_counted_in_wide_bins_and_drawn_without_hatching():
         assert sum(row[1] for row in chart.rows) == facts.verified.metrics.different
         assert sum(same.y) == pytest.approx(100, rel=0.01)
         assert "pattern" not in chart.figure.to_json()
+
+
+@pytest.mark.parametrize(("images", "bins"), [(4, 16), (20, 35), (60, 60)])
+def test_the_number_of_bins_grows_with_the_pairs_from_16_to_60(images, bins):
+    """Of three classes: 18, 570 and 5,310 same pairs, and more different ones."""
+    facts = held_out_facts(held_out([0, 1, 2] * images), None)
+    assert facts.verified.metrics.same == 3 * images * (images - 1) // 2
+    chart = score_chart(facts.verified, facts.decision)
+    assert len(chart.figure.data[0].x) == bins + 2
 
 
 # --- confused classes ---
