@@ -146,11 +146,14 @@ def test_a_class_of_two_sides_is_divided(asked: Any) -> None:
     ]  # fmt: skip
 
 
-def test_unreadable_images_are_not_embedded_and_one_image_is_not_enough(asked: Any) -> None:
-    found, steps = asked({"a": 7, "b": 7}, by_folder, unreadable=("a/0.png", "b/1.png"))
-    assert steps == [("embed", 12, 12)] and len(found.images) == 12
+def test_one_image_is_not_enough(asked: Any) -> None:
     with pytest.raises(DataError, match="two images are needed to compare them"):
         asked({"a": 1}, by_folder)
+
+
+def test_unreadable_images_are_not_embedded(asked: Any) -> None:
+    found, steps = asked({"a": 7, "b": 7}, by_folder, unreadable=("a/0.png", "b/1.png"))
+    assert steps == [("embed", 12, 12)] and len(found.images) == 12
 
 
 def test_one_class_has_no_labels_to_check(asked: Any) -> None:
