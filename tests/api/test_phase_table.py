@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
+
+import pytest
+from torch import nn
 
 import siamkit
 from siamkit.api.phase_table import Phases
+from siamkit.errors import ConfigError
 from siamkit.interfaces import FreezePlan, Phase, Stage
 
 STAGES = (Stage("stem", ("a", "b")), Stage("body", ("c",)), Stage("head", ("h",)))
@@ -40,3 +45,20 @@ def test_a_policy_may_be_asked_about_stages_alone() -> None:
     found = siamkit.phases(STAGES, "freeze-all", 3)
     assert [(phase.start_epoch, phase.end_epoch) for phase in found] == [(0, 3)]
     assert "epochs 1 to 3" in repr(found) and found.stages == STAGES
+
+
+def test_options_belong_to_a_named_policy() -> None:
+    found = siamkit.phases(STAGES, "stages", 4, n=1, warmup=1)
+    assert [phase.plan.trainable for phase in found] == [{"h"}, {"c", "h"}]
+    policy = siamkit.create_policy("stages", n=1)
+    for given in (policy, lambda stages, progress: FreezePlan(frozenset("h"))):
+        with pytest.raises(ConfigError, match="policy"):
+            siamkit.create_policy(given, n=1)
+        assert len(siamkit.phases(STAGES, given, 4)) in (1, 2)
+
+
+@pytest.mark.parametrize("net", [[], [3], 3, nn.Linear(2, 2), "resnet50"])
+def test_what_has_no_stages_is_refused(net: Any) -> None:
+    with pytest.raises(ConfigError, match="net: is of a wrong type, got <class") as caught:
+        siamkit.phases(net)
+    assert ("create_model(MODULE)" in str(caught.value)) is isinstance(net, nn.Module)
