@@ -181,7 +181,7 @@ def step(**result: Any) -> SimpleNamespace:
     done = SimpleNamespace(**{"failed": None, "seconds": 12.0, "filling": 3.0, **result})
     return SimpleNamespace(
         round=2, rounds=9, arm="full", ahead=None, means={"recall@1": 0.5, "map@r": 0.25},
-        result=done if result else None,
+        result=done if result else None, waiting=False,
     )  # fmt: skip
 
 
@@ -191,6 +191,8 @@ def test_a_run_of_a_comparison_is_told_before_and_after() -> None:
     before.ahead = 90.0
     assert told(before) == "run 2 of 9: full ..., about 1 min 30 s left"
     assert told(step(seconds=12.0)) == "run 2 of 9: full: recall@1 0.500, map@r 0.250 (15 s)"
+    before.waiting = True
+    assert told(before) == "run 2 of 9: full: waits for another process, which trains it ..."
     assert told(step(failed="the loss is NaN")) == (
         "run 2 of 9: full failed and is left out: the loss is NaN"
     )
