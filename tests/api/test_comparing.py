@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 import siamkit
 from siamkit.api import comparing
@@ -147,6 +148,7 @@ def test_images_in_memory_are_kept_in_the_comparisons_folder(asked: Any, tmp_pat
         ({"equal": 3}, "equal: is unknown, got 3"),
         ({"budget": 0}, "budget: must be above 0, in seconds, got 0"),
         ({"folds": 1}, "folds: must be a whole number, got 1, allowed: 2 or more"),
+        ({"jobs": 0}, "jobs: must be a whole number, got 0, allowed: 1 or more"),
         ({"seeds": 0}, "seeds: must be a whole number, got 0, allowed: 1 or more"),
         ({"data": {"path": "sample", "folds": 3, "fold": 0}},
          "has no effect on a comparison, got 3; set folds"),
@@ -159,6 +161,20 @@ def test_what_is_wrong_is_named_before_anything_is_trained(
     with pytest.raises(ConfigError, match=message):
         siamkit.compare(**{"data": "sample", "output": tmp_path / "c", **arguments})
     assert not (tmp_path / "c").exists()
+
+
+def test_processes_share_the_threads_unless_the_config_says_otherwise(
+    asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = asked()
+    assert alone["helpers"] is None and alone["base"].train.threads is None
+    for threads, jobs, each in ((8, 2, 4), (8, 3, 2), (2, 4, 1)):
+        monkeypatch.setattr("torch.get_num_threads", lambda count=threads: count)
+        together = asked(jobs=jobs)
+        assert together["helpers"] is not None and together["base"].train.threads == each
+    assert asked(jobs=2, train={"threads": 5})["base"].train.threads == 5
+    with pytest.raises(ConfigError, match="jobs: must be 1, because other processes do not have"):
+        siamkit.compare(data="sample", jobs=2, head=nn.Identity())
 
 
 def test_equal_values_of_two_types_are_two_values_and_epochs_may_be_tuned(asked: Any) -> None:
