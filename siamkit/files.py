@@ -459,7 +459,7 @@ def _settle(place: Path) -> None:
         with suppress(OSError):
             if not is_there(target):
                 old.rename(target)
-                continue
-            for hidden in () if old.is_symlink() else old.glob(".*"):
-                if not is_there(target / hidden.name):
-                    hidden.rename(target / hidden.name)
+            elif not old.is_symlink():
+                for hidden in old.glob(".*"):
+                    if not is_there(target / hidden.name):
+                        hidden.rename(target / hidden.name)

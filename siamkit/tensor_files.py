@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siamkit.errors import CheckpointError
-from siamkit.files import reading
+from siamkit.files import open_regular, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,6 +92,7 @@ def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
     try:
         with reading(path):
+            open_regular(path).close()  # the library's error for a missing file has no number
             return load_file(path, device=device)
     except SafetensorError:
         raise CheckpointError("the file is damaged", where=str(path)) from None

@@ -140,6 +140,34 @@ def test_a_file_of_the_same_package_is_enough():
                 y.sum().backward()
 
 
+def test_a_file_says_more_than_its_package_():
+    """Two modules of one package are told apart by the file of the code that failed."""
+    source = "def fail(gradient):\n    raise ValueError('odd')\n"
+    layers = elsewhere(Breaking)()
+    other = type("Other", (nn.Linear,), {"__module__": "another_package.other"})(2, 2)
+    both = f"{BACKBONE} or head 'z'"
+    for name, owners in (
+        ("another_package.layers", BACKBONE), ("another_package.other", "head 'z'"),
+        ("another_package", both), ("another_package.third", both),
+    ):  # fmt: skip
+        scope = {"__name__": name}
+        exec(source, scope)
+        y = torch.rand(2, requires_grad=True) * 2
+        y.register_hook(scope["fail"])
+        with pytest.raises(PluginError, match=f"^{owners} failed in backward"):
+            with attributing({BACKBONE: layers, "head 'z'": other, LOSS: Scatter()}):
+                y.sum().backward()
+
+
+def test_code_of_torch_is_nobodys_even_if_a_module_is_torchs_own():
+    scope = {"__name__": nn.Linear.__module__}
+    exec("def fail(gradient):\n    raise ValueError('odd')\n", scope)
+    y = torch.rand(2, requires_grad=True) * 2
+    y.register_hook(scope["fail"])
+    with pytest.raises(ValueError, match="odd"), attributing({BACKBONE: nn.Linear(2, 2)}):
+        y.sum().backward()
+
+
 def test_a_forward_that_is_computed_again_in_backward_is_the_modules():
     net, x = nn.Sequential(Breaking(), nn.Sigmoid()), torch.rand(2, requires_grad=True)
     y = checkpoint(net, x, use_reentrant=False)

@@ -350,3 +350,135 @@ def test_a_folder_that_a_killed_writer_moved_away_is_not_replaced_unasked(tmp_pa
         require_free_folder(target, "a model", lambda _: {"mine"}, force=False)
     assert (target / "mine").read_text() == "old"
     require_free_folder(target, "a model", lambda _: {"mine"}, force=True)
+
+
+# --- paths ---------------------------------------------------------------------------------------
+
+
+def test_only_a_name_that_the_system_refuses_for_its_length_is_too_long(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for short in ("file", "none", "file/below", "a\0b", "\ud800"):
+        assert not files.is_too_long(tmp_path / short), short
+    assert files.is_too_long(str(tmp_path / ("n" * 300)))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "run: must be the path of a run's directory, got 'None', allowed: text or a pathli"),
+        (3, "run: must be the path of a run's directory, got 'int'"),
+        (b"a", "run: must be the path of a run's directory, got 'bytes'"),
+        ("", "must be the path of a run's directory, but is empty, got ''"),
+        ("a\0b", "must be the path of a run's directory, but contains a NUL character"),
+        ("n" * 300, f"but is longer than the system allows, got '{'n' * 40}...'"),
+    ],
+)
+def test_what_is_no_path_is_refused(value: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        files.path_of(value, "run", "a run's directory")
+    assert message in str(caught.value)
+
+
+def test_a_path_is_text_or_an_object_of_its_own(tmp_path: Path) -> None:
+    assert files.path_of("a/b", "run") == Path("a/b")
+    assert files.path_of(tmp_path, "run") == tmp_path
+
+
+def test_the_cache_is_where_the_environment_says_if_that_is_absolute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, expected in (
+        (str(tmp_path), tmp_path),
+        ("relative", Path("/home/me/.cache")),
+        ("", Path("/home/me/.cache")),
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        assert files.cache_home() == expected
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert files.cache_home() == Path("/home/me/.cache")
+
+
+# --- the system's refusals -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device", "a"),
+         "a: no space left on disk; free some space"),
+        (OSError(28, "No space left on device"), "no space left on disk; free some space"),
+        (PermissionError(13, "Permission denied", "a"),
+         "a: cannot be used: Permission denied; check its permissions"),
+        (OSError(1, "Operation not permitted", "a"),
+         "a: cannot be used: Operation not permitted; check its permissions"),
+        (OSError(5, "Input/output error", "a"), "a: cannot be used: Input/output error"),
+        (OSError(5, None, "a"), "a: cannot be used: Input/output error"),
+        (OSError(5, "Input/output error"), None),
+        (OSError("from a library"), None),
+        (ValueError("odd"), None),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_system_says_what_to_do(error: Exception, message: str | None) -> None:
+    found = files.refused_by_system(error)
+    assert (None if found is None else str(found)) == message
+
+
+# --- folders to write ----------------------------------------------------------------------------
+
+
+def entries(*names: str) -> Callable[[Path], set[str]]:
+    return lambda path: set(names)
+
+
+@pytest.mark.parametrize("make", [None, Path.mkdir], ids=["nothing", "empty folder"])
+def test_a_free_folder_may_be_written(
+    tmp_path: Path, make: Callable[[Path], object] | None
+) -> None:
+    if make is not None:
+        make(tmp_path / "index")
+    require_free_folder(tmp_path / "index", "an index", lambda path: None, force=False)
+
+
+def damaged(path: Path) -> set[str]:
+    raise CheckpointError("the file is damaged")
+
+
+@pytest.mark.parametrize(
+    ("names_there", "own", "force", "message"),
+    [
+        ("", entries(), True, "is a file, not a folder; choose another output"),
+        ("x", lambda path: None, True, "already exists and is not an index, so it is not replaced"),
+        ("x", damaged, True, "looks like an index, but is damaged or of another version, so it is "
+                             "not replaced: the file is damaged; remove it yourself, or choose"),
+        ("x", entries("x"), False, "already holds an index; choose another output, or replace it "
+                                   "with force=True"),
+        ("x y", entries("x"), True, "holds more than an index: y; choose another output, or move"),
+        ("abcdefg", entries("a"), True, "holds more than an index: b, c, d, e, f;"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_holds_something_else_stays(
+    tmp_path: Path,
+    names_there: str,
+    own: Callable[[Path], set[str] | None],
+    force: bool,
+    message: str,
+) -> None:
+    target = tmp_path / "index"
+    if names_there:
+        target.mkdir()
+        for name in names_there.split() if " " in names_there else names_there:
+            (target / name).write_text("")
+    else:
+        target.write_text("")
+    with pytest.raises(ConfigError) as caught:
+        require_free_folder(target, "an index", own, force=force)
+    assert str(caught.value).startswith(f"{target}: {message}")
+
+
+def test_a_folder_of_the_same_kind_may_be_replaced_if_asked_also_with_git(tmp_path: Path) -> None:
+    target = tmp_path / "index"
+    (target / ".git").mkdir(parents=True)
+    for name in ("x", ".gitattributes"):
+        (target / name).write_text("")
+    require_free_folder(target, "an index", entries("x", "another"), force=True)

@@ -4,12 +4,14 @@ import importlib.metadata
 import re
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import RootModel
+from torch import nn
 
 import siamkit
 from siamkit import hookspecs, plugins
@@ -184,6 +186,14 @@ class Single(RootModel[int]):
     """Options without a name."""
 
 
+class Calling(Options):
+    call: Callable[[int], int] = abs
+
+
+class Named(Options):
+    name: str = "x"
+
+
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
@@ -195,7 +205,10 @@ class Single(RootModel[int]):
         (("x", print), {"options": {"margin": 1}}, "options of 'x' must be a pydantic model"),
         (("x", print), {"options": ()}, "options of 'x' must be a pydantic model"),
         (("x", print), {"options": Options()}, "not an instance of it.*options=Options"),
-        (("x", print), {"options": Single}, "cannot hold one value without a name"),
+        (("x", print), {"options": Single}, "cannot hold one value without a name.*derive a class"),
+        (("x", print), {"options": Named}, "cannot hold an option called 'name'.*another name"),
+        (("x", print), {"options": Calling}, "options of 'x' cannot be written as JSON, which "),
+        (("x", nn.Identity()), {}, "must be a function that returns a module, not a module, got"),
         (("x", print), {"optoins": Options}, "no argument 'optoins'.*did you mean 'options'"),
         (("x", print), {"summary": None}, "summary of 'x' must be text"),
         (("x", print), {"pretrained": 1}, "pretrained of 'x' must be True or False, got 1"),
@@ -393,6 +406,64 @@ def test_asking_for_a_plugin_that_is_not_installed_is_an_error():
 def test_the_environment_disables_plugins(monkeypatch, value, expected):
     monkeypatch.setenv("SIAMKIT_DISABLE_PLUGINS", value)
     assert Selection.from_environment() == expected
+
+
+# --- what this process registers ---
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Load a few plugins only, and return the ``register`` of this process for losses."""
+    monkeypatch.setattr(plugins, "find", lambda: ([CORE, GOOD], []))
+    plugins.get.cache_clear()
+    yield partial(plugins.register, "losses")
+    plugins.get.cache_clear()
+
+
+def build(options, context):
+    """A loss."""
+
+
+def test_an_entry_of_this_process_stays_when_plugins_are_loaded_again(here):
+    here("mine", build)
+    for _ in range(2):
+        entry = plugins.get().losses.get("mine")
+        assert (entry.build, entry.distribution, entry.summary) == (
+            build,
+            "this process",
+            "A loss.",
+        )
+        plugins.get.cache_clear()
+    plugins.select(Selection(only=frozenset()))
+    try:
+        assert plugins.get().losses.names() == ["mine"]
+    finally:
+        plugins.select(Selection.from_environment())
+
+
+def test_an_entry_of_this_process_is_replaced_only_if_asked(here):
+    here("mine", build)
+    with pytest.raises(PluginError, match="'mine' is registered already by this process; choose"):
+        here("mine", print)
+    assert plugins.get().losses.get("mine").build is build
+    here("mine", print, replace=True)
+    assert plugins.get().losses.get("mine").build is print
+    here("new", print, replace=True)
+    assert plugins.get().losses.names() == ["mine", "new"]
+
+
+def test_a_plugins_entry_is_never_replaced(here):
+    with pytest.raises(PluginError, match="backbone 'tinyconv' is registered by siamkit-good; ch"):
+        plugins.register("backbones", "tinyconv", build, replace=True)
+    assert plugins.get().backbones.get("tinyconv").distribution == "siamkit-good"
+
+
+def test_a_wrong_argument_registers_nothing(here):
+    with pytest.raises(PluginError, match="replace of 'mine' must be True or False, got 1"):
+        here("mine", build, replace=1)
+    with pytest.raises(PluginError, match="build of 'mine' must be callable"):
+        here("mine", None)
+    assert plugins.get().losses.names() == []
 
 
 # --- what is installed ---

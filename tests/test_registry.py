@@ -5,7 +5,16 @@ from pydantic import Field
 
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import Options
-from siamkit.registry import KINDS, Entry, Registry, new_registries
+from siamkit.registry import (
+    HERE,
+    KINDS,
+    Entry,
+    Provider,
+    Registry,
+    canonical,
+    new_registries,
+    whose,
+)
 
 
 class Margin(Options):
@@ -113,3 +122,67 @@ def test_each_kind_has_a_registry_that_names_its_command():
     assert list(new_registries()) == list(KINDS)
     assert new_registries()["freeze_policies"].command == "list freeze-policies"
     assert new_registries()["freeze_policies"].kind == "freeze policy"
+
+
+# --- where a name came from ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "text"),
+    [
+        (Provider("mine", "siamkit-none-such", "1.2"),
+         "config.yaml: loss 'mine' came from distribution 'siamkit-none-such' 1.2, which is not "
+         "installed here; pip install siamkit-none-such"),
+        (Provider("mine", "siamkit-none-such", "unknown"),
+         "config.yaml: loss 'mine' came from distribution 'siamkit-none-such', which is not "
+         "installed here; pip install siamkit-none-such"),
+        (Provider("mine", "pytest", "0.1"),
+         f"config.yaml: loss 'mine' came from distribution 'pytest' 0.1; the installed version "
+         f"{pytest.__version__} does not register it; 'siamkit plugins' shows whether it failed to "
+         "load or was left out; otherwise, pip install pytest==0.1"),
+        (Provider("mine", HERE, "unknown"),
+         "config.yaml: loss 'mine' was registered by a Python process, not by a plugin; call "
+         "siamkit.register_loss('mine', ...) first"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_gone_says_where_it_came_from_and_what_to_do(provider, text):
+    assert str(provider.missing("loss", "config.yaml")) == text
+    assert "register_freeze_policy(" in str(Provider("a", HERE, "").missing("freeze policy", "x"))
+
+
+def test_an_entry_knows_its_distribution_and_its_version():
+    found = Entry("t:", print, distribution="pytest").provider("t:x")
+    assert found == Provider("t:x", "pytest", pytest.__version__)
+    assert Entry("t", print, distribution="none-such").provider("t").version == "unknown"
+
+
+def test_names_of_distributions_are_normalised_as_packaging_does():
+    assert canonical("Siamkit_My..plugin-") == "siamkit-my-plugin-"
+
+
+def test_an_entry_is_named_with_its_kind_and_its_origin():
+    assert whose("loss", "triplet", "siamkit") == "loss 'triplet' of siamkit"
+    assert whose("loss", "python:a.B", "x") == "loss 'a.B' given in Python"
+
+
+def test_an_object_of_a_run_must_be_passed_again():
+    entry = Registry("freeze policy", "list freeze-policies").get("python:mine.Policy")
+    assert message(entry.build, None) == (
+        "freeze policy 'mine.Policy' was given as a Python object, which the run does not store; "
+        "pass it again to the function that opens the run, such as siamkit.resume(RUN, freeze=...)"
+    )
+    assert entry.validate({"source": "abc"}, "freeze").source == "abc"
+    assert message(entry.validate, {"source": "abc", "n": 1}, "freeze", kind="freeze policy") == (
+        "freeze: takes no options: freeze policy 'mine.Policy' was given as an object; set them "
+        "where the object is made"
+    )
+    assert message(entry.validate, {"b": 1, "a": 1}, lambda key: f"<{key}>").startswith("<a>: take")
+
+
+def test_a_prefix_that_two_distributions_claim_is_unusable_with_all_its_names():
+    registry = Registry("backbone", "list backbones")
+    for distribution in ("one", "two"):
+        registry.add(Entry("timm:", print, distribution=distribution))
+    assert "backbone 'timm:' is registered by one and two" in message(registry.get, "timm:resnet50")
+    registry.add(Entry("timm:resnet50", print))
+    assert registry.get("timm:resnet50").name == "timm:resnet50"

@@ -29,7 +29,6 @@ CacheDir = Annotated[
         metavar="DIR",
         help="The cache's folder. Default: $SIAMKIT_CACHE_DIR, else siamkit/features in "
         "$XDG_CACHE_HOME or ~/.cache.",
-        show_default=False,
     ),
 ]
 

@@ -114,7 +114,6 @@ Place = Annotated[
         metavar="DIR",
         help="Write the comparison to DIR. If it is there already, the same command continues it. "
         "Default: comparisons/<time>-<data>.",
-        show_default=False,
         rich_help_panel=OUTPUT,
     ),
 ]

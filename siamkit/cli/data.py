@@ -64,7 +64,6 @@ def check(
             "suspicious labels, near duplicates, and classes that look like one or like two. "
             "Default: no model is asked.",
             autocompletion=completion.runs,
-            show_default=False,
         ),
     ] = None,
     file: Annotated[
@@ -75,7 +74,6 @@ def check(
             metavar="FILE",
             help="Write a contact sheet of what --model suspects to this file: .html or .png. "
             "Default: write none.",
-            show_default=False,
         ),
     ] = None,
     device: Device = "auto",
@@ -135,7 +133,6 @@ Sheet = Annotated[
         "-o",
         metavar="FILE",
         help="Write the contact sheet to this file: .html or .png.",
-        show_default=False,
         rich_help_panel=OUTPUT,
     ),
 ]

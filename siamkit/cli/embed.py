@@ -21,7 +21,6 @@ Output = Annotated[
         metavar="FILE",
         help="A .npy file for the embeddings, with the image paths in a .csv file of the same "
         "name; or a .parquet file for both.",
-        show_default=False,
     ),
 ]
 

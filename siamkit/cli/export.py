@@ -17,7 +17,6 @@ Output = Annotated[
         "-o",
         metavar="DIR",
         help="Write the exported model to this folder.",
-        show_default=False,
     ),
 ]
 Format = Annotated[
@@ -36,7 +35,6 @@ Quantize = Annotated[
         autocompletion=completion.choices("int8"),
         help="Store and compute in 8 bits, calibrated on training images. Layers that cost quality "
         "stay in float32. Only for onnx and openvino. Default: float32.",
-        show_default=False,
     ),
 ]
 License = Annotated[
@@ -44,7 +42,6 @@ License = Annotated[
     typer.Option(
         metavar="NAME",
         help="The licence of the weights, for the card, such as apache-2.0.",
-        show_default=False,
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the choice of calibration images.")]

@@ -25,7 +25,6 @@ Output = Annotated[
         "-o",
         metavar="INDEX",
         help="Write the index to this folder.",
-        show_default=False,
     ),
 ]
 Kind = Annotated[

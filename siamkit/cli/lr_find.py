@@ -47,7 +47,6 @@ File = Annotated[
         "-o",
         metavar="FILE",
         help="Also write the chart to this HTML file.",
-        show_default=False,
         rich_help_panel=OUTPUT,
     ),
 ]

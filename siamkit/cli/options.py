@@ -76,14 +76,13 @@ THREADS = "CPU threads to compute with. Default: as many as cores are free."
 
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=1024, callback=use, help=THREADS, show_default=False),
+    typer.Option(min=1, max=1024, callback=use, help=THREADS),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
         help="Processes that decode images. Default: depends on the cores and the images.",
-        show_default=False,
     ),
 ]
 Force = Annotated[

@@ -18,7 +18,6 @@ NewRun = Annotated[
         "-o",
         metavar="NEW_RUN",
         help="Write the new run to this directory. Default: RUN-pruned.",
-        show_default=False,
     ),
 ]
 Ratio = Annotated[
@@ -32,7 +31,6 @@ Epochs = Annotated[
     typer.Option(
         min=1,
         help="Epochs of fine-tuning after each round. Default: as many as the run has.",
-        show_default=False,
     ),
 ]
 Part = Annotated[
@@ -55,21 +53,17 @@ Policy = Annotated[
         help="The freeze policy of the fine-tuning: see 'siamkit list freeze-policies'. Default: "
         "the run's own.",
         autocompletion=completion.entries("freeze"),
-        show_default=False,
     ),
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(
-        "--lr", help="Learning rate of the fine-tuning. Default: the run's own.", show_default=False
-    ),
+    typer.Option("--lr", help="Learning rate of the fine-tuning. Default: the run's own."),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
         help="The device to compute on: auto, cpu, cuda, cuda:1 or mps. Default: the run's own.",
         autocompletion=completion.choices("auto", "cpu", "cuda", "mps"),
-        show_default=False,
     ),
 ]
 Set = Annotated[
@@ -79,7 +73,6 @@ Set = Annotated[
         metavar="KEY=VALUE",
         help="Set a configuration key of the fine-tuning, such as train.patience=3. Repeatable.",
         autocompletion=completion.assignments,
-        show_default=False,
     ),
 ]
 Quiet = Annotated[

@@ -19,7 +19,6 @@ File = Annotated[
         "-o",
         metavar="FILE",
         help="Write the report to FILE. Default: RUN/report.html.",
-        show_default=False,
     ),
 ]
 Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the report in a browser.")]

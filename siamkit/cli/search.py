@@ -21,7 +21,6 @@ OtherRun = Annotated[
     typer.Option(
         metavar="RUN",
         help="The run or the exported model that built the index, if it has been moved.",
-        show_default=False,
         autocompletion=completion.runs,
     ),
 ]

@@ -65,7 +65,7 @@ def identity_intervals(
         DataError: There are no same pairs, no different pairs, or too few identities to resample.
     """
     names, codes = np.unique(np.stack([first, second]), return_inverse=True)
-    a, b = codes.reshape(2, -1)
+    a, b = codes.reshape(2, np.size(first))
     flags, within = np.asarray(same, dtype=bool), a == b
     if len(names) < 2 or not flags.any() or flags.all():
         raise DataError("there must be same and different pairs, of at least two identities")

@@ -59,7 +59,7 @@ def predicted_rate(wrong: NDArray[np.bool_], first: Ints, second: Ints) -> Rate:
         second: ``[P]``, the number of the identity of each pair's second image.
     """
     rate = float(np.mean(wrong))
-    codes = np.unique(np.stack([first, second]), return_inverse=True)[1].reshape(2, -1)
+    codes = np.unique(np.stack([first, second]), return_inverse=True)[1].reshape(2, len(wrong))
     errors = wrong.astype(np.float64) - rate
     units = _by_unit(errors, codes)
     if len(units) < 2:

@@ -308,4 +308,4 @@ def _by_chance(r: int, m: int, ks: Sequence[int]) -> dict[str, float]:
     zeros = np.zeros((1, len(hits)), np.float32)
     found = expected(zeros, hits[None], np.array([r]), ks, lambda row: (m, r))
     names = (*(f"recall@{k}" for k in ks), "map@r", "r_precision")
-    return dict(zip(names, found[:, 0].tolist(), strict=True))
+    return dict(zip(names, found.ravel().tolist(), strict=True))

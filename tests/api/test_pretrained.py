@@ -94,6 +94,16 @@ def test_a_run_that_has_not_ended_has_no_figures(run, tmp_path):
         siamkit.save_pretrained(copy, tmp_path / "n")
 
 
+def test_a_saved_network_is_replaced_only_if_asked(run, shared, tmp_path):
+    folder = Path(shutil.copytree(shared, tmp_path / "m"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ConfigError, match=r"m: already holds .*; choose another .*force=True"):
+        siamkit.save_pretrained(run, folder, license="apache-2.0")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    siamkit.save_pretrained(run, folder, license="apache-2.0", force=True)
+    assert "license: apache-2.0" in (folder / "README.md").read_text()
+
+
 def test_there_is_no_run(tmp_path):
     with pytest.raises(CheckpointError, match="is not a run directory"):
         siamkit.save_pretrained(tmp_path, tmp_path / "m")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import regex
 
+from siamkit.builtins import patterns
 from siamkit.builtins.patterns import matching, require_compilable
 from siamkit.errors import ConfigError
 
@@ -48,6 +49,25 @@ def test_a_pattern_that_is_too_large_is_not_compiled(
 ])  # fmt: skip
 def test_a_pattern_of_usual_size_is_accepted(pattern: str) -> None:
     assert require_compilable(pattern) == pattern
+
+
+@pytest.mark.parametrize(
+    ("pattern", "size"),
+    [
+        ("abc", 3), ("a{3}", 3), ("a{3,}", 4), ("a{,5}", 1), ("a{2,3}", 3), ("a+", 2), ("a{0}", 1),
+        ("a{3}{2}", 6), ("a{0}{3}", 3), ("(ab)", 3), ("(ab){3}", 9), ("(ab)+c", 7),
+        ("((ab){2}c){3}", 24), ("(((a){2}){2}){2}", 22), ("x(y(ab){2}){2}", 17), ("(a)b{2}", 4),
+        # A space may count for nothing, so what stands before it is repeated.
+        ("a {3}", 4), ("(ab) {3}", 10), (" {3}", 3), ("(a ){3}", 9),
+    ],
+)  # fmt: skip
+def test_a_size_counts_what_the_required_repeats_write_out(
+    pattern: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group counts as a character of its own."""
+    monkeypatch.setattr(patterns, "_LARGEST", 0)
+    with pytest.raises(ValueError, match=f"multiply to about {size} characters; up to 0 are"):
+        require_compilable(pattern)
 
 
 @pytest.mark.parametrize("pattern", ["layer[", "a)", "(", "*a", "a\\", "{9" + "0" * 400 + "}+"])

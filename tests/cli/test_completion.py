@@ -146,3 +146,88 @@ def test_without_a_folder_for_the_index_nothing_is_completed_and_nothing_fails(
     (tmp_path / "file").write_text("")
     assert completion.entries("loss")("tri") == []
     assert completion.presets() == []
+
+
+INDEX = {
+    "entries": {"backbone": {"resnet50": "Deep.", "timm:": "Any."}, "loss": {"triplet": "Three."},
+                "augment": {}},
+    "options": {"backbone": {"timm:": {"drop": ["Rate.", []]}, "resnet50": {}},
+                "loss": {"triplet": {"margin": ["Gap.", []], "swap": ["Swap.", ["true", "false"]]},
+                         "arcface": {"scale": ["Factor.", []]}}},
+    "chosen": {"backbone": "resnet50", "loss": "triplet"},
+    "keys": {"train.epochs": ["Epochs.", []], "engine.cache": ["Cache.", ["auto", "off"]]},
+    "presets": ["classic"], "timm": ["convnext_tiny"],
+}  # fmt: skip
+
+
+class Context:
+    """What the shell's words set so far."""
+
+    def __init__(self, **params):
+        self.params = params
+
+
+@pytest.fixture
+def index(monkeypatch):
+    monkeypatch.setattr(names, "read", lambda: INDEX)
+
+
+def test_names_come_with_their_meaning_and_timms_models_after_its_prefix(index):
+    assert completion.named("backbone", "res") == [("resnet50", "Deep."), ("timm:", "Any.")]
+    assert completion.named("backbone", "timm:") == [("timm:convnext_tiny", "")]
+    for section in ("loss", "augment"):
+        names_of = list(INDEX["entries"][section].items())
+        assert completion.named(section, "timm:") == names_of, "only backbones come from timm"
+    assert completion.named("head", "") == []
+    assert completion.presets() == ["classic"]
+
+
+def test_keys_of_set_are_those_of_the_chosen_entries_and_then_their_values(index):
+    def offered(incomplete, **params):
+        return completion.assignments(Context(**params), incomplete)
+
+    assert dict(offered("loss.")) == {
+        "train.epochs=": "Epochs.", "engine.cache=": "Cache.", "loss.margin=": "Gap.",
+        "loss.swap=": "Swap.",
+    }  # fmt: skip
+    arcface = dict(offered("", loss="arcface", backbone="timm:convnext_tiny"))
+    assert arcface["loss.scale="] == "Factor." and arcface["backbone.drop="] == "Rate."
+    assert "loss.margin=" not in arcface
+    assert "loss.scale=" not in dict(offered("", loss="unknown"))
+    assert offered("engine.cache=a") == [("engine.cache=auto", ""), ("engine.cache=off", "")]
+    assert offered("loss.swap=") == [("loss.swap=true", ""), ("loss.swap=false", "")]
+    assert offered("loss.name=t") == [("loss.name=triplet", "Three.")]
+    assert offered("backbone.name=timm:") == [("backbone.name=timm:convnext_tiny", "")]
+    assert offered("no.key=") == offered("train.epochs=") == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "cut"),
+    [
+        ({"COMP_WORDS": "s\n--set\na\n=\nb", "COMP_CWORD": "4"}, ["s", "--set", "a=b"], "a="),
+        ({"COMP_WORDS": "s --set a = b", "COMP_CWORD": "4"}, ["s", "--set", "a=b"], "a="),
+        ({"COMP_WORDS": "s\n--set\na\n=\nb"}, None, ""),
+        ({"COMP_CWORD": "4"}, None, ""),
+        ({"COMP_WORDS": "s\n--set\na\n=\nb", "COMP_CWORD": "x"}, None, ""),
+    ],
+)
+def test_only_bashs_variables_are_joined(monkeypatch, variables, words, cut):
+    for name in ("COMP_WORDS", "COMP_CWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert completion._glue_words() == cut
+    if words is None:
+        assert os.environ.get("COMP_WORDS") == variables.get("COMP_WORDS")
+    else:
+        assert os.environ["COMP_WORDS"].split("\n") == words
+        assert os.environ["COMP_CWORD"] == str(len(words) - 1)
+
+
+def test_hidden_folders_are_offered_only_if_asked_for(tmp_path):
+    for name in (".hidden", "seen"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("")
+    (tmp_path / "file").write_text("")
+    assert completion.runs(f"{tmp_path}/") == [str(tmp_path / "seen")]
+    assert completion.runs(f"{tmp_path}/.h") == [str(tmp_path / ".hidden")]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from siamkit.cli.imports import HUGE_PAGES
+from siamkit.cli.imports import HUGE_PAGES, _say_loading
 
 CODE = """
 import sys
@@ -71,3 +71,24 @@ print(seen, tensor.data_ptr() % 4096 == 0 or sys.platform != "linux" or seen == 
     program = [sys.executable, "-c", code]
     done = subprocess.run(program, env=environment | given, capture_output=True, text=True)
     assert done.stdout == f"{kept} True\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "announced", "erased", "printed"),
+    [
+        (True, "xterm", False, True, "loading torch and the plugins ..."),
+        (True, "xterm", True, True, "loading torch and the plugins ..."),
+        (True, "dumb", False, False, ""),
+        (True, "dumb", True, False, "loading torch and the plugins ...\n"),
+        (False, "xterm", False, False, ""),
+        (False, "xterm", True, False, "loading torch and the plugins ...\n"),
+    ],
+)
+def test_the_announcement_is_a_line_that_a_capable_terminal_erases(
+    terminal: bool, term: str, announced: bool, erased: bool, printed: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert _say_loading(announced) is erased
+    assert capsys.readouterr().err == printed

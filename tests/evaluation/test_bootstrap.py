@@ -79,6 +79,20 @@ def test_equal_scores_are_one_point_of_the_curve():
     assert found["auc"] == (0.5, 0.5)
 
 
+def test_a_curve_goes_from_nothing_to_everything_accepted():
+    scores, a, b = np.array([0.9, 0.5, 0.5, 0.1]), np.array([0, 0, 1, 0]), np.array([0, 1, 1, 1])
+    read = {
+        "points": lambda curve: float(len(curve.far)),
+        "first": lambda curve: float(curve.far[0] + curve.tar[0]),
+        "last": lambda curve: float(curve.far[-1] + curve.tar[-1]),
+        "lowest": lambda curve: float(curve.thresholds[-1]),
+        "cuts": lambda curve: float(len(curve.thresholds)),
+    }
+    found = identity_intervals(scores, a == b, a, b, read, draws=20)
+    expected = {"points": 4, "first": 0, "last": 2, "lowest": 0.1, "cuts": 4}
+    assert found == {name: (value, value) for name, value in expected.items()}
+
+
 def test_the_same_seed_gives_the_same_interval():
     scores, a, b = pairs_of(10)
     one, two, other = (

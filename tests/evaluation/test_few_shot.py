@@ -49,6 +49,17 @@ def test_scale_and_seed():
     assert few_shot(embeddings, labels) != few_shot(embeddings, labels, seed=1)
 
 
+def test_the_margin_is_that_of_a_mean_of_the_episodes():
+    data = clustered(2.0)
+    means = [few_shot(*data, episodes=number).accuracy for number in (1, 2, 3)]
+    # The same seed begins with the same episodes.
+    first, second, third = means[0], 2 * means[1] - means[0], 3 * means[2] - 2 * means[1]
+    spread = np.std([first, second, third], ddof=1)
+    assert few_shot(*data, episodes=3).margin == pytest.approx(1.96 * spread / 3**0.5, rel=1e-3)
+    assert few_shot(*clustered(0.01), episodes=4).margin == 0.0
+    assert np.isnan(few_shot(*data, episodes=1).margin)
+
+
 def test_small_classes_give_the_images_they_have():
     embeddings, labels = clustered(0.01, images=3)
     assert few_shot(embeddings, labels, queries=15).accuracy == 1.0

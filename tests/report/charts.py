@@ -19,6 +19,7 @@ from siamkit.data.images import ImageSet, Sample
 from siamkit.evaluation.embedding_map import Map
 from siamkit.interfaces import Preprocessing
 from siamkit.report.html import timing
+from siamkit.report.html.comparison import class_chart, cost_chart, difference_chart
 from siamkit.report.html.facts import facts_of
 from siamkit.report.html.figures import Chart
 from siamkit.report.html.heldout import Decision, held_out_facts
@@ -92,6 +93,31 @@ def held_out() -> HeldOut:
     return HeldOut("val", images, embeddings, 0, "n", Preprocessing(), "d")
 
 
+def compared() -> dict[str, Any]:
+    """A comparison of eight arms, of which three are on the frontier."""
+    names = ("zeta", "alpha", "best", "<b>odd</b>", "late", "more", "other", "closed form")
+    values = (0.7, 0.75, 0.8, 0.5, 0.4, 0.3, 0.2, 0.6)
+    seconds = (20.0, 12.0, 40.0, 50.0, 60.0, 70.0, 80.0, 1.5)
+    arms = [
+        {
+            "name": name, "trains": name != "closed form", "value": value, "seconds": second,
+            "interval": [value - 0.05, value + 0.03], "runs": 9, "stopped": None, "epochs": 10,
+            "best_epochs": [7, 9],
+            "to_best": None if name == "best" else {
+                "value": value - 0.8, "low": value - 0.83, "high": value - 0.75,
+                "clear": value < 0.75,
+            },
+        }
+        for name, value, second in zip(names, values, seconds, strict=True)
+    ]  # fmt: skip
+    classes = [
+        {"class": f"class {n}", "queries": 9 - n,
+         "means": {name: round(0.1 * n + 0.05 * i, 3) for i, name in enumerate(names)}}
+        for n in range(3)
+    ]  # fmt: skip
+    return {"arms": arms, "metric": "recall@1", "best": "best", "classes": classes}
+
+
 def charts() -> list[Chart]:
     """Draw all charts."""
     facts = facts_of(events())
@@ -108,6 +134,7 @@ def charts() -> list[Chart]:
         plan_chart(facts), loss_chart(facts), metric_chart(facts, "recall@1"), rate_chart(facts),
         time_chart(_SPENT), roc_chart(held.verified, decision), det_chart(held.verified, decision),
         score_chart(held.verified, decision), map_chart(held, places), rate_search_chart(search),
+        cost_chart(compared()), difference_chart(compared()), class_chart(compared()),
     ]  # fmt: skip
     return [chart for chart in found if chart is not None]
 

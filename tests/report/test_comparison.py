@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from siamkit.report.comparison import comparison, facts, protocol
+from siamkit.report.comparison import (
+    cells_of,
+    comparison,
+    facts,
+    protocol,
+    recipe_heads,
+    recipe_line,
+    recipe_rows,
+    told,
+    told_recipe,
+)
 from siamkit.report.html.comparison import (
     class_chart,
     cost_chart,
@@ -140,3 +151,79 @@ def test_notices_that_only_some_arms_give_are_shown(values: dict[str, Any]) -> N
     text = printed(values)
     assert "note: <b>odd</b>: never unfreezes" in text
     assert "all say this" not in text
+
+
+def test_a_notice_of_the_only_trained_arm_is_shown(values: dict[str, Any]) -> None:
+    values["arms"] = [values["arms"][0], values["arms"][3]]
+    values["arms"][0]["notices"] = ["never unfreezes"]
+    assert "note: full: never unfreezes" in printed(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "text"),
+    [
+        ({"best_epochs": [7, 7]}, 6, "7 of 10"),
+        ({"best_epochs": [9, 3, 7], "epochs": 12.5}, 6, "3 to 9 of 12.5"),
+        ({"epochs": 0, "best_epochs": [0]}, 6, ""),
+        ({"to_best": {"value": -0.1, "low": None, "high": None}}, 4, "-0.100"),
+        ({"to_best": {"value": 0.02, "low": -0.01, "high": 0.03}}, 4, "+0.020 ± 0.020"),
+        ({"to_best": None}, 4, ""),
+        ({"interval": None}, 3, ""),
+        ({"stopped": {"why": "budget"}}, 1, "9 (budget too short)"),
+        ({"stopped": {"why": "failed"}}, 1, "9 (failed)"),
+    ],
+)
+def test_a_cell_says_what_there_is(changes: dict[str, Any], column: int, text: str) -> None:
+    assert cells_of(row("full", 0.8, **changes))[column] == text
+
+
+def step(**result: Any) -> SimpleNamespace:
+    done = SimpleNamespace(**{"failed": None, "seconds": 12.0, "filling": 3.0, **result})
+    return SimpleNamespace(
+        round=2, rounds=9, arm="full", ahead=None, means={"recall@1": 0.5, "map@r": 0.25},
+        result=done if result else None, waiting=False,
+    )  # fmt: skip
+
+
+def test_a_run_of_a_comparison_is_told_before_and_after() -> None:
+    before = step()
+    assert told(before) == "run 2 of 9: full ..."
+    before.ahead = 90.0
+    assert told(before) == "run 2 of 9: full ..., about 1 min 30 s left"
+    assert told(step(seconds=12.0)) == "run 2 of 9: full: recall@1 0.500, map@r 0.250 (15 s)"
+    before.waiting = True
+    assert told(before) == "run 2 of 9: full: waits for another process, which trains it ..."
+    assert told(step(failed="the loss is NaN")) == (
+        "run 2 of 9: full failed and is left out: the loss is NaN"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected", "text"),
+    [
+        (None, 0.0, "recipe: measures how long a step takes; the budget is 1 min 30 s ..."),
+        (2, 90.0, "recipe: compares 2 recipes on the training classes, then trains with the best "
+                  "one; all of it takes about 1 min 30 s"),
+        (1, 91.0, "recipe: compares 1 recipe on the training classes, then trains with the best "
+                  "one; all of it takes about 1 min 31 s, more than the budget"),
+    ],
+)  # fmt: skip
+def test_the_choice_of_a_recipe_is_told_before_it_begins(
+    arms: int | None, expected: float, text: str
+) -> None:
+    assert told_recipe(SimpleNamespace(budget=90.0, arms=arms, expected=expected)) == text
+
+
+def test_a_recipe_that_was_chosen_stands_with_those_that_were_tried() -> None:
+    found = {
+        "best": "full", "metric": "map@r",
+        "arms": [row("full", 0.8, runs=1, epochs=2.5), row("other", 0.7, interval=None)],
+    }  # fmt: skip
+    assert recipe_line(found) == (
+        "full: the best of 2 recipes on the training classes (map@r 0.800 in 1 run)"
+    )
+    assert recipe_heads(found)[2] == "map@r"
+    assert recipe_rows(found) == [
+        ("full", "1", "0.800", "0.750 to 0.850", "2.5", "12 s"),
+        ("other", "9", "0.700", "", "10", "12 s"),
+    ]

@@ -84,6 +84,44 @@ def test_a_fill_that_is_over_in_a_moment_says_nothing():
     assert lines(log(io.StringIO(), quick), "cache") == []
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(2.99, 0), (3.0, 1)])
+def test_a_fill_of_three_seconds_gets_a_line(seconds, count):
+    done = [("fill", {"done": 180, "total": 180, "seconds": seconds})]
+    assert len(lines(log(io.StringIO(), done), "cache")) == count
+
+
+def test_the_time_left_of_a_fill_is_estimated_from_that_fill_alone():
+    """The first fill took 20 ms per feature; of the second, each takes 10 ms."""
+    fast = [("fill", {"done": n, "total": 400, "seconds": n / 100}) for n in (100, 300, 400)]
+    text = log(io.StringIO(), [*FILL, *fast], interval=0.5)
+    assert lines(text, "cache")[3:] == [
+        "cache: 100 of 400 features computed  100 img/s  about 3.0 s left",
+        "cache: 300 of 400 features computed  100 img/s  about 1.0 s left",
+        "cache: 400 of 400 features computed  100 img/s",
+    ]
+
+
+def test_a_fill_that_is_told_twice_at_one_place_keeps_its_pace():
+    again = [*FILL[:2], FILL[1], FILL[2]]
+    left = [line.rpartition("  ")[2] for line in lines(log(io.StringIO(), again, interval=0), "ca")]
+    assert left[:3] == ["about 6.0 s left", "about 4.0 s left", "about 4.0 s left"]
+
+
+def test_the_time_between_epochs_is_estimated_apart_from_that_of_steps():
+    """Steps take 1 s, and the evaluation between two epochs 10 s."""
+    times = iter([0.0, 1.0, 11.0, 12.0])
+    stream = io.StringIO()
+    listener = ConsoleListener(make_console(stream), interval=0.0, clock=lambda: next(times))
+    listener(Event("run_start", {**run_events()[0][1], "epochs": 4}))
+    for number in range(1, 5):
+        step = {"epoch": (number + 1) // 2, "step": number, "steps": 8, "epoch_steps": 2,
+                "epoch_step": 1, "loss": 1.0, "lr": 1e-3, "images_per_second": 9.0}  # fmt: skip
+        listener(Event("step", step))
+    told = [line.rpartition("  ")[2] for line in lines(stream.getvalue(), "epoch")]
+    # Of 6 steps, none is known to follow an evaluation; of 5, 2 do; of 4 after the 4th, 2 do.
+    assert told[1:] == ["about 6.0 s left", "about 23 s left", "about 22 s left"]
+
+
 def test_on_a_terminal_filling_is_a_bar_and_then_a_line():
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", log(Terminal(), FILL))
     assert "100/400" in text and "6.0 s left" in text

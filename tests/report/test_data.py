@@ -87,3 +87,60 @@ def test_the_contact_sheet_and_the_notices_of_suspicious_labels_are_told(render)
     found = {**none, "notices": ["three are alike"]}
     lines = render(data_report({**REPORT, "suspects": found})).splitlines()
     assert lines.index("notice: two are wide") + 1 == lines.index("notice: three are alike")
+
+
+def suspects(**changes):
+    nothing = {"share": None, "precision": None, "suspects": []}
+    return {"labels": nothing, "near_duplicates": {"pairs": []}, "alike": [], "divided": [],
+            "notices": [], **changes}  # fmt: skip
+
+
+def told(render, **changes):
+    lines = render(data_report({**REPORT, "suspects": suspects(**changes)})).splitlines()
+    return lines[lines.index("  row 0: b.png: empty") + 1 : lines.index("notice: two are wide") - 1]
+
+
+def test_labels_are_not_suspicious_unknown_or_none_at_all(render):
+    clean = {"share": 0.01, "precision": None, "suspects": []}
+    assert told(render, labels=clean) == ["", "no suspicious labels"]
+    assert told(render) == ["", "labels: unknown"]
+    assert told(render, labels=None) == []
+
+
+def test_suspicious_labels_say_what_they_look_like_and_how_sure_it_is(render):
+    one = {"key": "a.png", "class": "cat", "suggested": "dog", "cleanlab": None}
+    three = [one, {**one, "cleanlab": True}, {**one, "cleanlab": False}]
+    found = {"share": 0.05, "precision": 0.75, "suspects": three}
+    assert told(render, labels=found) == [
+        "",
+        "suspicious labels: 3",
+        "  a.png (cat) looks like dog",
+        "  a.png (cat) looks like dog, cleanlab agrees",
+        "  a.png (cat) looks like dog, cleanlab disagrees",
+        "about 75 % of them are wrong, and about 5 % of all labels, if wrong labels are random",
+    ]
+
+
+def test_near_duplicates_in_two_classes_come_first_and_classes_are_counted(render):
+    pairs = [
+        {"keys": ["a", "b"], "classes": ["cat", "cat"], "score": 0.99},
+        {"keys": ["c", "d"], "classes": ["cat", "dog"], "score": 0.98},
+    ]
+    assert told(
+        render,
+        labels=None,
+        near_duplicates={"pairs": pairs},
+        alike=[{"classes": ["cat", "puma"], "share": 0.5}],
+        divided=[{"class": "dog", "parts": [["a", "b"], ["c"]]}],
+    ) == [
+        "",
+        "near duplicates: 2",
+        "  c (cat) and d (dog): 0.980",
+        "  a (cat) and b (cat): 0.990",
+        "",
+        "classes that look like one: 1",
+        "  cat and puma: 50 % of the images look as much like the other class",
+        "",
+        "classes that look like two: 1",
+        "  dog: 2 and 1 images",
+    ]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from siamkit.data.images import ImageSet, Sample, Tuples
-from siamkit.evaluation.embedding_map import embedding_map
+from siamkit.evaluation.embedding_map import Map, embedding_map
 from siamkit.evaluation.summary import summarize
 from siamkit.interfaces import Preprocessing
 from siamkit.portable.calibration import Calibration, Provenance, Rate
@@ -149,6 +149,68 @@ def test_what_has_no_map(embeddings):
     assert embedding_map(embeddings) is None
 
 
+def placed(count: int) -> Map:
+    return Map(np.arange(count), np.linspace(0, 1, 2 * count).reshape(count, 2))
+
+
+def test_each_point_of_the_map_says_what_its_nearest_image_is():
+    held = held_out([0, 0, 0, 1, 1, 2])
+    embeddings = np.array(
+        [[1, 0], [1, 0.1], [0.1, 1], [0, 1], [0.2, 1], [-1, 0]], np.float32
+    )  # fmt: skip
+    query = (True, True, True, True, False, True)
+    images = ImageSet(held.images.samples, held.images.classes, None, query, (True,) * 6)
+    facts = held_out_facts(replace(held, embeddings=embeddings, images=images), None)
+    found = model.map_items(facts, placed(6))
+    assert [item["verdict"] for item in found] == [
+        "nearest image: same class", "nearest image: same class", "nearest image: class 1",
+        "nearest image: class 0", "not a query", "the gallery has no other image of its class",
+    ]  # fmt: skip
+    assert [item["image"] for item in found] == list(range(6))
+    assert [item["label"] for item in found] == [0, 0, 0, 1, 1, 2]
+    assert (found[1]["x"], found[1]["y"], found[1]["name"]) == (0.1818, 0.2727, "0/1.png")
+    tied = held_out_facts(replace(held, embeddings=np.ones_like(embeddings), images=images), None)
+    assert model.map_items(tied, placed(6))[0]["verdict"] == (
+        "images of this class and of others are equally near"
+    )
+
+
+def test_known_pairs_have_no_verdict_on_the_map():
+    held = held_out([0, 0, 1, 1])
+    pairs = Tuples(((0, 1), (2, 3), (0, 2)), (True, True, False))
+    images = ImageSet(held.images.samples, held.images.classes, pairs)
+    items = model.map_items(held_out_facts(replace(held, images=images), None), placed(4))
+    assert all(item["verdict"].startswith("nearest image: ") for item in items)
+    assert all(item["verdict"].endswith(".png") for item in items), "the file, not a class"
+
+
+@pytest.mark.parametrize(("shown", "note"), [(24, ""), (20, " The map shows 20 of 24 images, ")])
+def test_a_map_of_some_images_says_so(shown, note):
+    held = held_out([0, 1, 2, 3] * 6)
+    gathered = gathered_of(held)
+    gathered.map = embedding_map(held.embeddings, most=shown)
+    found = context._pictures(gathered, {})
+    assert len(found["items"]) == shown and found["map_note"].startswith(note)
+    assert bool(found["map_note"]) == bool(note)
+
+
+@pytest.mark.parametrize("kind", ["right", "wrong", "confused", "accepts", "rejects"])
+def test_images_beside_others_are_large_and_those_of_the_map_small(kind):
+    held = held_out([0, 1, 2, 3] * 30)
+    facts = held_out_facts(held, None)
+    kinds = ("right", "wrong", "confused", "accepts", "rejects")
+    facts = replace(facts, **{other: [] for other in kinds if other != kind})
+    near = facts.near.nearest
+    large = {n for query in (*facts.right, *facts.wrong) for n in (query, *near[query].tolist())}
+    large |= {n for confusion in facts.confused for n in confusion.example}
+    large |= {n for a, b, _ in (*facts.accepts, *facts.rejects) for n in (a, b)}
+    samples, sizes = model.thumbnail_wishes(facts, placed(120))
+    assert large and {n for n, size in sizes.items() if size == thumbs.LARGE} == large
+    assert {n for n, size in sizes.items() if size == thumbs.SMALL} == set(range(120)) - large
+    assert samples[7] == held.images.samples[7] and len(samples) == 120
+    assert set(model.thumbnail_wishes(facts, None)[1]) == large
+
+
 def test_known_pairs_are_shown_as_the_data_lists_them():
     held = held_out([0, 0, 1, 1, 2, 3])
     pairs = Tuples(((0, 1), (2, 3), (0, 4), (4, 5)), (True, True, False, False))
@@ -284,6 +346,18 @@ def test_they_stay_within_their_budget(tmp_path, monkeypatch):
     assert sum(len(t or "") for t in thumbs.thumbnails(paths, sizes, PAD).values()) <= best // 2
 
 
+def test_their_budget_is_4_400_000_characters(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    images, sizes = {0: sample(tmp_path / "a.png")}, {0: 56}
+    for most, best in ((4_400_000, True), (4_400_001, False)):
+        monkeypatch.setattr(
+            thumbs, "_encoded", lambda _, quality, n=most: "x" * (n if quality == 78 else quality)
+        )
+        (found,) = thumbs.thumbnails(images, sizes, PAD).values()
+        assert (len(found or "") == most) is best
+        assert best or len(found or "") == 60, "the next quality"
+
+
 def gathered_of(held):
     """What the context reads of a run whose held-out images are these."""
     facts = held_out_facts(held, None)
@@ -327,6 +401,15 @@ def test_few_pairs_are_counted_in_wide_bins_and_drawn_without_hatching():
         assert sum(row[1] for row in chart.rows) == facts.verified.metrics.different
         assert sum(same.y) == pytest.approx(100, rel=0.01)
         assert "pattern" not in chart.figure.to_json()
+
+
+@pytest.mark.parametrize(("images", "bins"), [(4, 16), (20, 35), (60, 60)])
+def test_the_number_of_bins_grows_with_the_pairs_from_16_to_60(images, bins):
+    """Of three classes: 18, 570 and 5,310 same pairs, and more different ones."""
+    facts = held_out_facts(held_out([0, 1, 2] * images), None)
+    assert facts.verified.metrics.same == 3 * images * (images - 1) // 2
+    chart = score_chart(facts.verified, facts.decision)
+    assert len(chart.figure.data[0].x) == bins + 2
 
 
 # --- confused classes ---

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from siamkit.api.models import open_run
 from siamkit.api.reports import write_report
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import read_sealed, write_sealed
+from siamkit.report.html.gather import gather
 from siamkit.report.html.page import policy, render, unbroken
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
+from siamkit.runs.open import OpenRun
 
 from .conftest import HOSTILE
 
@@ -35,6 +38,29 @@ def data_of(text, name):
     found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.S)
     assert found
     return json.loads(found[1])
+
+
+@pytest.mark.parametrize("damaged", [("test",), ("test", "val"), ()])
+def test_validation_images_stand_in_for_test_images_that_cannot_be_read(
+    hostile_run, monkeypatch, damaged
+):
+    own = OpenRun.final_held_out
+
+    def final_held_out(run, part):
+        if part in damaged:
+            raise CheckpointError(f"{part}.safetensors: the file is damaged")
+        return own(run, part)
+
+    monkeypatch.setattr(OpenRun, "final_held_out", final_held_out)
+    found = gather(open_run(hostile_run))
+    left_out = [text for text in found.notices if "held-out images are left out" in text]
+    assert len(left_out) == len(damaged)
+    if len(damaged) == 2:
+        assert found.held is None and found.seen is None and found.map is None
+        assert found.why == "The embeddings cannot be read: test.safetensors: the file is damaged"
+    else:
+        assert found.held is not None and found.held.held.part == "val"
+        assert found.why == ("test.safetensors: the file is damaged" if damaged else "")
 
 
 @pytest.mark.slow

@@ -72,6 +72,19 @@ def test_the_header_tells_the_network(render):
     assert ["total", "24.6 M"] in found
 
 
+def test_the_numbers_of_the_header_end_in_one_column(render):
+    lines = [line.rstrip() for line in render(inspection(REPORT)).splitlines()]
+    ends = {
+        number: line.index(number) + len(number)
+        for name, number in (("head ", "1.11 M"), ("loss ", "0"), ("total ", "24.6 M"))
+        for line in lines[:6]
+        if line.startswith(name)
+    }
+    assert len(ends) == 3 and len(set(ends.values())) == 1
+    after = [line.index(text) for line in lines[:6] for text in ("2048", "L2-n") if text in line]
+    assert len(set(after)) == 1, "the words after the numbers begin in one column"
+
+
 def test_each_phase_has_a_table_of_stages(render):
     text = render(inspection(REPORT))
     assert "phase 1 of 2: epochs 1 to 2" in text

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import math
 
-from siamkit.report.plain import apart, embedded_text, neighbour_cells, search_lines, verdict_lines
+from siamkit.report.plain import (
+    apart,
+    embedded_text,
+    neighbour_cells,
+    pace,
+    pair_list_text,
+    search_lines,
+    verdict_lines,
+)
 
 
 def test_numbers_that_differ_are_printed_apart():
@@ -47,3 +55,31 @@ def test_a_search_says_how_it_was_made():
     assert neighbour_cells({"rank": 1, "score": 1.0, "label": None, "path": "a"}) == (
         "1", "1.0000", "", "a",
     )  # fmt: skip
+
+
+def test_the_time_to_build_an_index_is_no_time_of_embedding():
+    found = {"images": 12, "resumed_at": 2, "seconds": 7.0, "build_seconds": 5.0, "kernel": "onnx"}
+    assert pace(found) == "10 images embedded in 2.0 s (5.0 img/s, onnx)"
+    assert pace({**found, "build_seconds": None}) == "10 images embedded in 7.0 s (1.4 img/s, onnx)"
+    assert pace({**found, "kernel": None}) == "all images were embedded before"
+
+
+def test_a_list_of_pairs_is_summed_up_and_compared_with_its_labels():
+    found = {"pairs": 5, "images": 4, "accepted": 2, "threshold": 0.25, "prior": 0.5,
+             "errors": None, "notices": [], "out": None}  # fmt: skip
+    first = "5 pairs of 4 images: 2 same, 3 different at threshold 0.2500"
+    lines = pair_list_text(found).splitlines()
+    assert lines[0] == first and lines[1].startswith(
+        "The probabilities hold for data in which 50 %"
+    )
+    assert len(lines) == 2
+    errors = {"same": 3, "different": 2, "accuracy": 0.8, "far": 0.5, "frr": None}
+    more = {"errors": errors, "notices": ["it is dark"], "out": "a.csv"}
+    assert pair_list_text({**found, **more}).splitlines() == [
+        first,
+        "compared with the labels of the list (3 same and 2 different pairs): accuracy 80 %, "
+        "FAR 50 %",
+        lines[1],
+        "note: it is dark",
+        "written to a.csv",
+    ]

@@ -97,7 +97,7 @@ def score_chart(verified: Verified, decision: Decision) -> Chart:
     for name, chosen, colour, dash, fill in kinds:
         count = np.histogram(scores[chosen], edges)[0]
         counts.append(count)
-        shares = _listed(100 * count / max(count.sum(), 1))
+        shares = _listed(100 * count / count.sum())
         chart.add_scatter(
             x=_listed(edges[[0, *range(bins + 1)]]), y=[0.0, *shares, 0.0], mode="lines",
             name=name, fill="tozeroy", fillcolor=fill, hovertemplate="from %{x:.2f}: %{y:.2f} %",
