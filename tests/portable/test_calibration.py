@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,10 @@ def test_it_is_the_same_after_a_file(tmp_path: Path):
     [
         ({"format": 1}, "unknown calibration format, got 1"),
         ({"slope": -1.0}, "slope"),
+        ({"slope": 0.0}, "slope"),
+        ({"far_asked": 0.0}, "far_asked"),
+        ({"far_asked": 1.001}, "far_asked"),
+        ({"provenance": {**asdict(ABOUT), "notices": [], "same": -1}}, r"provenance\.same"),
         ({"threshold": "high"}, "threshold"),
         ({"target": "luck"}, "target"),
         ({"far": {"rate": 0.1}}, r"far\.low"),
@@ -105,7 +110,9 @@ def test_it_is_the_same_after_a_file(tmp_path: Path):
         ({"threshold": float("nan")}, "threshold"),
         ({"threshold": 2.98}, "threshold"),
         ({"threshold": -1.1}, "threshold"),
+        ({"threshold": 1.00001}, "threshold"),
         ({"far": {"rate": 1.5, "low": 0.0, "high": 1.0}}, r"far\.rate"),
+        ({"frr": {"rate": 0.5, "low": -0.1, "high": 1.0}}, r"frr\.low"),
     ],
 )
 def test_damage_is_told_by_place(change, message, tmp_path: Path):
@@ -114,6 +121,22 @@ def test_damage_is_told_by_place(change, message, tmp_path: Path):
     with pytest.raises(CheckpointError, match=message) as caught:
         Calibration.load(path)
     assert str(path) in str(caught.value) and "siamkit.calibrate" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 1 + 5e-7},  # a cosine, with rounding
+        {"threshold": -1 - 5e-7},
+        {"far_asked": 1.0},
+        {"slope": 1e-9},
+        {"far": Rate(0.0, 0.0, 1.0)},
+        {"provenance": replace(ABOUT, images=0, identities=0, same=0, different=0)},
+    ],
+)
+def test_values_at_their_bounds_are_valid(change):
+    found = made(**change)
+    assert Calibration.from_json(found.to_json()) == found
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"a": 1}', "\udcff"])

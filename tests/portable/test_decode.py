@@ -201,6 +201,21 @@ def test_a_box_outside_the_image_is_refused_by_check_and_use(path):
         assert problem == "its box ends at 4,2, but the image ends at 3,2"
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_is_checked_against_the_upright_image(path, file_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (3, 2)).save(path, file_format, exif=exif)
+    width, height = (2, 3) if orientation > 4 else (3, 2)
+    for full in (False, True):
+        assert unreadable([path], boxes={path: (0, 0, width, height)}, full=full) == []
+        [(_, problem)] = unreadable([path], boxes={path: (0, 0, height, width)}, full=full)
+        assert (
+            problem == f"its box ends at {height},{width}, but the image ends at {width},{height}"
+        )
+
+
 def test_a_single_pixel_is_an_image(path):
     Image.new("L", (1, 1), 7).save(path, "PNG")
     assert pixels(decode(path, Decoding(1))) == [[7]]

@@ -179,6 +179,39 @@ def test_a_quote_that_never_ends_is_damage(tmp_path):
         read_embeddings(tmp_path / "out.npy", 8)
 
 
+@pytest.mark.parametrize(
+    ("array", "got"),
+    [
+        (np.zeros(2, np.float32), r"float32 \[2\], 2 images"),
+        (np.zeros((2, 8, 1), np.float32), r"float32 \[2, 8, 1\], 2 images"),
+        (np.zeros((2, 8), np.float64), r"float64 \[2, 8\], 2 images"),
+        (np.zeros((1, 8), np.float32), r"float32 \[1, 8\], 2 images"),
+        (np.zeros((3, 8), np.float32), r"float32 \[3, 8\], 2 images"),
+    ],
+)
+def test_embeddings_that_are_not_those_of_the_list_are_damage(tmp_path, array, got):
+    np.save(tmp_path / "out.npy", array)
+    (tmp_path / "out.csv").write_text("path\na.png\nb.png\n")
+    with pytest.raises(CheckpointError, match=f"does not match the list of images.*{got}"):
+        read_embeddings(tmp_path / "out.npy", 8)
+
+
+def test_embeddings_of_another_width_are_refused(tmp_path):
+    np.save(tmp_path / "out.npy", np.eye(2, 7, dtype=np.float32))
+    (tmp_path / "out.csv").write_text("path\na.png\nb.png\n")
+    assert read_embeddings(tmp_path / "out.npy", 7)[1] == [Path("a.png"), Path("b.png")]
+    with pytest.raises(DataError, match="another width than those of the model, got 7, allowed: 8"):
+        read_embeddings(tmp_path / "out.npy", 8)
+
+
+@pytest.mark.parametrize("text", ["", "name\na.png\n", "path\na.png,b.png\n", "path,label\na,b\n"])
+def test_a_table_of_other_things_is_no_list_of_images(tmp_path, text):
+    np.save(tmp_path / "out.npy", np.eye(1, 8, dtype=np.float32))
+    (tmp_path / "out.csv").write_text(text)
+    with pytest.raises(CheckpointError, match=r"out\.csv: is no list of images"):
+        read_embeddings(tmp_path / "out.npy", 8)
+
+
 @pytest.mark.parametrize("name", ["out.txt", "out", "folder.npy", "list.npy"])
 def test_names_that_cannot_be(embedder, images, tmp_path, name):
     (tmp_path / "folder.npy").mkdir()
@@ -296,4 +329,7 @@ def test_force_replaces_no_table_that_is_not_ours(embedder, image_folder, tmp_pa
     (tmp_path / "feats.csv").write_text("name,price\na,1\n")
     with pytest.raises(ConfigError, match=r"feats\.csv: is no list of images that siamkit wrote"):
         embed_to_file(embedder, image_folder, tmp_path / "feats.npy", force=True)
+    assert (tmp_path / "feats.csv").read_text() == "name,price\na,1\n"
+    # Parquet has no list beside it.
+    embed_to_file(embedder, image_folder / "class0", tmp_path / "feats.parquet", force=True)
     assert (tmp_path / "feats.csv").read_text() == "name,price\na,1\n"

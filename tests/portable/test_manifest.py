@@ -125,6 +125,8 @@ def test_a_sealed_manifest_that_makes_no_sense_is_refused(change, message, folde
         ({"mean": (0.5,), "std": (0.5,)}, "does not match the images"),
         ({"size": (32, 64)}, "does not match the images"),
         ({"value_range": (1.0, 0.0)}, "is not ascending"),
+        ({"value_range": (1.0, 1.0)}, "is not ascending"),
+        ({"mean": (0.5, 0.5)}, "another number of means than of standard deviations"),
         ({"value_range": 17}, r"images\.value_range"),
         ({"fit": "stretch"}, r"images\.fit: must be one of crop, pad, squash"),
     ],

@@ -15,6 +15,7 @@ from PIL import Image
 import siamkit
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.json_files import sealed
+from siamkit.portable import sessions
 from siamkit.portable.manifest import MANIFEST, read_manifest, seal_of
 from siamkit.portable.model import ExportedModel
 
@@ -174,6 +175,25 @@ def test_a_sealed_file_that_is_no_network_is_refused(folder):
     with pytest.raises(CheckpointError, match="onnxruntime cannot load the network") as caught:
         ExportedModel(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        ("", "RuntimeError; "),
+        (" \n first \nsecond", "RuntimeError: first; "),
+        ("x" * 200, f"RuntimeError: {'x' * 200}; "),
+        ("x" * 201, f"RuntimeError: {'x' * 200}; "),
+    ],
+)
+def test_the_first_line_of_a_packages_message_is_told(problem, told, folder, monkeypatch):
+    def fails(content, threads):
+        raise RuntimeError(problem)
+
+    monkeypatch.setattr(sessions, "onnx_network", fails)
+    with pytest.raises(CheckpointError) as caught:
+        ExportedModel(folder)
+    assert f": onnxruntime cannot load the network: {told}" in str(caught.value)
 
 
 def test_a_network_that_gives_nan_is_refused(model, image_folder, monkeypatch):
