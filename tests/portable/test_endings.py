@@ -46,3 +46,24 @@ def test_an_image_is_told_by_its_content(tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(path, "PNG")  # more pixels than Pillow reads
     assert holds_image(path)
     assert not holds_image(tmp_path / "gone") and not holds_image(tmp_path)
+
+
+def test_too_little_memory_is_no_reason_to_take_a_file_for_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    Image.new("RGB", (40, 40)).save(path, "PNG")
+
+    def fails(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(MemoryError):
+        holds_image(path)
+
+
+def test_a_signature_needs_sixteen_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for length in (15, 16):
+        path.write_bytes(b"P1\n3 1\n1 0 1".ljust(length))
+        assert holds_image(path) == (length == 16)

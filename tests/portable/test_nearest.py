@@ -118,6 +118,14 @@ def test_nan_is_refused_wherever_it_is(row):
         nearest(gallery[[row]], np.ones((200, 2), np.float32), 5)
 
 
+def test_the_block_that_holds_nan_is_told(monkeypatch):
+    monkeypatch.setattr(search, "_PRODUCTS", 60)
+    gallery = np.ones((200, 2), dtype=np.float32)
+    gallery[199, 1] = np.nan
+    with pytest.raises(NonFiniteError, match="rows 180 to 199 of the gallery"):
+        nearest(np.ones((3, 2), np.float32), gallery, 5)
+
+
 @pytest.mark.parametrize("shapes", [((2, 3), (5, 4)), ((3,), (5, 3)), ((2, 3), (5, 3, 1))])
 def test_shapes_that_do_not_fit(shapes):
     with pytest.raises(DataError, match="matrices with the same number of columns"):

@@ -185,3 +185,21 @@ def test_a_missing_column_is_named_with_its_nearest(tmp_path: Path) -> None:
         require_columns(table, ("path", "label"), ("group",))
     assert "no column 'path', got 'paths,label', allowed: path,label[,group]" in str(caught.value)
     assert "did you mean 'paths'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [
+        ("path", "data={'path_column': NAME} takes another column"),
+        ("label", "data={'label_column': NAME} takes another column"),
+        ("same", None),
+        ("a", None),
+    ],
+)
+def test_paths_and_labels_may_be_in_other_columns(
+    tmp_path: Path, column: str, hint: str | None
+) -> None:
+    table = read_table(write(tmp_path / "t.csv", "1,2\n"))
+    with pytest.raises(DataError) as caught:
+        require_columns(table, (column,), ())
+    assert caught.value.hint == hint
