@@ -1,5 +1,7 @@
 """The presets of the augmentation, and what layers of configuration make of them."""
 
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -23,6 +25,40 @@ def test_every_preset_has_strengths_within_the_bounds_and_says_what_it_assumes()
         assert {k: made.strengths[k] for k in preset.strengths} == dict(preset.strengths)
         assert made.is_random == (name != "none")
         assert preset.suits and preset.assumes.endswith(".")
+
+
+def told_strengths() -> dict[str, dict[str, float]]:
+    """Return the strengths that the page on augmentation states, by preset."""
+    page = Path(__file__).parents[2] / "docs/howto/augment.md"
+    texts = {
+        "area": r"([\d.]+) % to ([\d.]+) % of the area", "rotate": r"rotated by up to ([\d.]+)°",
+        "brightness": r"brightness ± ([\d.]+) %", "contrast": r"contrast ± ([\d.]+) %",
+        "saturation": r"saturation ± ([\d.]+) %", "hue": r"hue shifted by up to ([\d.]+) turns",
+        "grayscale": r"([\d.]+) % turned grey", "blur": r"([\d.]+) % blurred",
+        "horizontal_flip": r"([\d.]+) % mirrored",
+    }  # fmt: skip
+    told = {}
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if row := re.fullmatch(r"\| `(\w+)` \|.*\|.*\| (.*) \|", line):
+            found = {name: re.search(text, row[2]) for name, text in texts.items()}
+            told[row[1]] = {
+                n: tuple(map(float, f.groups())) if f else (0.0,) for n, f in found.items()
+            }
+    return told
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_does_what_the_page_on_augmentation_says(name):
+    told, made = told_strengths()[name], AugmentConfig(preset=name)
+    area = tuple(share / 100 for share in told.pop("area"))
+    assert made.crop_scale == pytest.approx((1, 1) if area == (0,) else area)
+    for key, (number,) in told.items():
+        unit = 1 if key in ("rotate", "hue") else 100
+        assert getattr(made, key) == pytest.approx(number / unit), key
+    # A crop is as often wider as it is taller.
+    low, high = made.crop_ratio
+    assert low * high == pytest.approx(1, abs=0.005)
+    assert (low < 1) == (name != "none")
 
 
 def test_the_default_is_a_preset():

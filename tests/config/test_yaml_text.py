@@ -108,6 +108,17 @@ def test_what_cannot_be_read_has_a_reason(text: str, problem: str) -> None:
         load(text)
 
 
+@pytest.mark.parametrize(("text", "line"), [
+    ("a: 1\nb: c: d", 2), ("a:\n\n- [1", 3), ("@a", 1), ("a: *b", 1), ("a: 1\n--- 1\n--- 2", 2),
+    ("a: 1\nb: !mine x", 2), ("a: 1\n\n\nb: !!int x", 4), ("a: 1\n[a]: 1", 2),
+    ("\x00", None), ("[" * 5000, None),
+])  # fmt: skip
+def test_the_line_of_a_problem_is_told_if_it_is_known(text: str, line: int | None) -> None:
+    with pytest.raises(NotYaml) as caught:
+        load(text)
+    assert caught.value.line == line
+
+
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
     ["off", "1:30", "0123", "0o17", "2020-01-01", "1_0", "~", "null", "<<", "=", ".inf", "1e5",
      "- a", "a: b", "#", "%", "'", '"', "\x85", "\ufeff", "\u2028", "a\n b", "---", "...",
