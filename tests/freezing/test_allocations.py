@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ctypes
+
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -58,3 +61,31 @@ def test_a_convolution_works_on_copies() -> None:
     with Allocations() as made:
         output.sum().backward()
     assert made.peak.total >= 2 * size, "copies of the gradient and of the images"
+
+
+@pytest.mark.parametrize("images_too", [False, True])
+def test_the_gradients_of_a_convolution_are_computed_on_copies(images_too: bool) -> None:
+    images = torch.ones(2, 4, 8, 8, requires_grad=images_too)
+    weight = nn.Parameter(torch.ones(3, 4, 1, 1))
+    output = F.conv2d(images, weight)
+    gradient = torch.ones_like(output)
+    wanted = [images, weight] if images_too else [weight]
+    with Allocations() as made:
+        torch.autograd.grad(output, wanted, gradient)
+    of_images, of_weight, of_output = (4 * one.numel() for one in (images, weight, output))
+    # The gradient of the weight is computed from copies of the images and of the output's gradient,
+    # beside the weight in two layouts; a gradient of the images exists by then.
+    copies = of_output + of_images + 2 * of_weight
+    assert made.peak.total == copies + (of_images if images_too else 0)
+
+
+def test_large_blocks_are_those_that_the_c_library_always_maps() -> None:
+    # glibc, mallopt(3): DEFAULT_MMAP_THRESHOLD_MAX is 4 * 1024 * 1024 * sizeof(long).
+    assert 4 * 1024 * 1024 * ctypes.sizeof(ctypes.c_long) == LARGE
+
+
+def test_amounts_are_added_taken_away_and_scaled() -> None:
+    one, other = Bytes(5, 7), Bytes(2, 3)
+    assert one + other == Bytes(7, 10) and one - other == Bytes(3, 4)
+    assert one * 2 == Bytes(10, 14) and one * 0.5 == Bytes(2, 4)
+    assert one.total == 12

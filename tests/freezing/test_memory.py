@@ -22,6 +22,11 @@ def test_a_cpu_keeps_more_than_the_tensors_but_not_for_large_blocks_that_stay() 
     assert 0 < once == kept_by_libraries(large, nothing, CPU)
     assert once < kept_by_libraries(nothing, small, CPU)
     assert once < kept_by_libraries(small, nothing, CPU)
+    # Gaps between tensors are smaller than the tensors, and are least between those that stay.
+    of_state, of_passing = (
+        kept_by_libraries(*given, CPU) - once for given in ((small, nothing), (nothing, small))
+    )
+    assert of_state < of_passing < small.total
 
 
 def test_a_gpu_needs_what_its_tensors_need() -> None:
