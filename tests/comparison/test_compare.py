@@ -101,6 +101,7 @@ def _folders(above: Path) -> list[Path]:
     return [path for path in above.rglob("shapes*") if path.is_dir()]
 
 
+@pytest.mark.usefixtures("compared")
 def test_each_class_is_held_out_once_per_seed_and_never_trained_in_that_run(place: Path) -> None:
 
     held: list[str] = []
@@ -419,10 +420,57 @@ def test_a_damaged_result_is_named_and_can_be_trained_again(
 
 
 def test_every_arm_is_checked_before_the_first_run(common: Common, tmp_path: Path) -> None:
-    for wrong in ({"losses": ["triplet", "triplett"]}, {"vary": {"train.epochs": [1, -1]}}):
+    for wrong in (
+        {"losses": ["triplet", "triplett"]},
+        {"vary": {"train.epochs": [1, -1]}},
+        {"tune": {"optimizer.lr": [0.1, -1]}},
+    ):
         with pytest.raises(ConfigError):
             siamkit.compare(common(), output=tmp_path / "c", **SMALL | wrong)
         assert not (tmp_path / "c").exists()
+
+
+def test_two_arms_of_one_name_are_refused(common: Common, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.epochs=1: two arms are the same"):
+        siamkit.compare(
+            common(), policies=["full"], vary={"train.epochs": [1, "1"]}, output=tmp_path / "c"
+        )
+
+
+def test_the_time_until_the_end_follows_from_the_runs_so_far(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs without training take 1 s, and the others 10 s and 2 s for the features."""
+    totals = {"recall@1": {"a": (1, 0.5), "b": (1, 0.5)}, "map@r": {"a": (1, 0.5), "b": (1, 0.5)}}
+
+    def run_arm(configs: Any, *others: Any) -> Any:
+        trains = configs[0].train.epochs > 0
+        seconds, filling = (10.0, 2.0) if trains else (1.0, 0.0)
+        return comparing.ArmResult(totals, totals, seconds=seconds, filling=filling)
+
+    monkeypatch.setattr(comparing, "run_arm", run_arm)
+    steps: list[Any] = []
+
+    def ahead(**options: Any) -> list[float | None]:
+        steps.clear()
+        siamkit.compare(common(), watch=steps.append, **SMALL | options)
+        return [step.ahead for step in steps]
+
+    def whole(done: int) -> float:
+        return 26.0 * 2 - sum([1, 1, 12, 12, 1, 1, 12, 12][:done])
+
+    # Nothing is known before the first trained run, which is the third one.
+    assert ahead(output=tmp_path / "a") == [
+        None, None, None, None, None,
+        *(whole(done) for done in (3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8)),
+    ]  # fmt: skip
+    assert [(step.round, step.rounds) for step in steps] == [(1, 2)] * 8 + [(2, 2)] * 8
+    assert [step.arm for step in steps[::2]] == ["untrained", "closed form", *SMALL["policies"]] * 2
+    assert [step.means for step in steps[:2]] == [{}, {"recall@1": 0.5, "map@r": 0.5}]
+    # A budget ends it earlier, but not before the first round.
+    assert ahead(output=tmp_path / "b", budget=40.0) == [
+        None, None, None, None, None, 26.0, 26.0, 0.0,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-import siamkit
+from siamkit import api
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.equal import first_round, with_equal_times
 from siamkit.comparison.plan import Plan
@@ -17,10 +17,10 @@ def plan() -> Plan:
 
 
 def lengths(plan: Plan, seconds: dict[int, float]) -> dict[str, int | None]:
-    base = siamkit.api.load_config({"train": {"epochs": 10}})
+    base = api.load_config({"train": {"epochs": 10}})
     results = {(i, 0): ArmResult(seconds=s, epochs=0 if i == 0 else 10) for i, s in seconds.items()}
     results[4, 0] = ArmResult(failed="no")
-    found = with_equal_times(plan, base, siamkit.api.registries(), results)
+    found = with_equal_times(plan, base, api.registries(), results)
     return {arm.name: arm.values.get("train.epochs") for arm in found.arms}
 
 
@@ -28,6 +28,21 @@ def test_the_slowest_arm_keeps_its_epochs_and_the_others_get_more(plan: Plan) ->
     assert lengths(plan, {0: 2.0, 1: 12.0, 2: 7.0, 3: 2.0}) == {
         "still": None, "slow": 10, "quick": 20, "tiny": 200, "broken": None,
     }  # fmt: skip
+
+
+def test_an_arm_without_epochs_is_not_lengthened(plan: Plan) -> None:
+    base = api.load_config({"train": {"epochs": 10}})
+    results = {(i, 0): ArmResult(seconds=float(i), epochs=10 * (i != 2)) for i in range(5)}
+    found = with_equal_times(plan, base, api.registries(), results)
+    assert [arm.values.get("train.epochs") for arm in found.arms] == [None, 40, None, 13, 10]
+
+
+def test_without_an_untrained_network_all_of_the_time_counts() -> None:
+    plan = Plan(ARMS[1:3], equal="time")
+    base = api.load_config({"train": {"epochs": 10}})
+    results = {(0, 0): ArmResult(seconds=9.0, epochs=10), (1, 0): ArmResult(seconds=6, epochs=10)}
+    found = with_equal_times(plan, base, api.registries(), results)
+    assert [arm.values["train.epochs"] for arm in found.arms] == [10, 15]
 
 
 def test_the_first_round_has_equal_images_and_tunes_nothing(plan: Plan) -> None:

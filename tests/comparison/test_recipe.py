@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import siamkit
+from siamkit import api
 from siamkit.comparison import recipe as recipes
 from siamkit.comparison.recipe import (
     CANDIDATES,
@@ -90,7 +92,7 @@ def test_a_run_is_trained_with_the_best_recipe(values: dict[str, Any], tmp_path:
     result = siamkit.fit(
         values, recipe="auto", budget=600, run_dir=tmp_path / "run", listeners=[events.append]
     )
-    run = OpenRun(tmp_path / "run", siamkit.api.entries.registries)
+    run = OpenRun(tmp_path / "run", api.registries)
     (start,) = (event.data for event in events if event.name == "run_start")
     tried = start["recipe"]
     assert {row["name"] for row in tried["arms"]} >= {"untrained", "closed form"}
@@ -114,7 +116,7 @@ def test_the_validation_classes_of_the_run_choose_no_recipe(
 ) -> None:
     events: list[siamkit.Event] = []
     siamkit.fit(values, recipe="auto", run_dir=tmp_path / "run", listeners=[events.append])
-    run = OpenRun(tmp_path / "run", siamkit.api.entries.registries)
+    run = OpenRun(tmp_path / "run", api.registries)
     held = run.held_out("val")
     assert held is not None
     tables = list((tmp_path / "run" / "recipe" / "tables").rglob("images.csv"))
@@ -141,8 +143,8 @@ def test_a_choice_that_was_stopped_goes_on(values: dict[str, Any], tmp_path: Pat
             if len(steps) == 3:
                 raise Stopped
 
-    config = siamkit.api.load_config({**values, "run_dir": str(tmp_path / "run")})
-    known = siamkit.api.registries()
+    config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    known = api.registries()
     with pytest.raises(Stopped):
         fit_with_recipe(config, known, Choice(budget=600, watch=watch), [])
     before = json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text())
@@ -159,8 +161,8 @@ def test_a_run_killed_before_its_first_checkpoint_keeps_the_choice(
     from siamkit.api.recipes import Choice, fit_with_recipe
     from siamkit.training.loop import Trainer
 
-    config = siamkit.api.load_config({**values, "run_dir": str(tmp_path / "run")})
-    known = siamkit.api.registries()
+    config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    known = api.registries()
     plain = Trainer.run
 
     def killed(trainer: Trainer) -> None:
@@ -203,7 +205,7 @@ def test_a_network_without_training_is_not_chosen_against_the_users_will(
         values, recipe="auto", head="linear", lr=1e-12, run_dir=tmp_path / "run",
         listeners=[events.append],
     )  # fmt: skip
-    run = OpenRun(tmp_path / "run", siamkit.api.entries.registries)
+    run = OpenRun(tmp_path / "run", api.registries)
     assert run.config.head.name == "linear"
     assert run.config.train.epochs > 0
 
@@ -241,11 +243,9 @@ def test_the_budget_is_divided_between_the_trials_and_the_training(
         )  # fmt: skip
 
     monkeypatch.setattr(recipes, "compare", compare)
-    config = siamkit.api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
     place = recipes.ComparisonDir(tmp_path / "recipe")
-    found = recipes.choose_recipe(
-        config, {"head.name"}, siamkit.api.registries(), place, budget=100.0
-    )
+    found = recipes.choose_recipe(config, {"head.name"}, api.registries(), place, budget=100.0)
     assert seen["trials"] == pytest.approx(60)
     tried = [arm for arm in seen["arms"] if arm.trains]
     # 90 % of 60 s for the trials, at a second per step.
@@ -254,6 +254,75 @@ def test_the_budget_is_divided_between_the_trials_and_the_training(
     # 90 % of what is left for the training. The test itself takes some seconds.
     total = found.config.train.epochs * found.record["steps"]
     assert 40 < total <= 85
+    # The report takes 5 s.
+    assert found.record["expected"] == pytest.approx(total + 5)
+    assert found.record["epochs"] == found.config.train.epochs
+
+
+class Asked(Exception):
+    """Ends a choice before its trials."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The plan and the config of the trials, which are not trained. No time passes."""
+    found: list[Any] = []
+
+    def compare(plan: Any, base: Any, *others: Any, **options: Any) -> Any:
+        found.extend([plan, base])
+        raise Asked
+
+    monkeypatch.setattr(recipes, "compare", compare)
+    monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(recipes, "_pilot", lambda *_: Pace(2.0, 1.0, 3.0))
+    monkeypatch.setattr(recipes, "_steps", lambda *_: 5)
+    return found
+
+
+def told(values: dict[str, Any], budget: float, tmp_path: Path) -> list[recipes.Outlook]:
+    found: list[recipes.Outlook] = []
+    place = recipes.ComparisonDir(tmp_path / "recipe")
+    with pytest.raises(Asked):
+        recipes.choose_recipe(
+            api.load_config(values), (), api.registries(), place, budget=budget, tell=found.append
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("budget", "arms", "epochs", "expected"),
+    [
+        # 22 s for the networks without training, and 2 s + 5 epochs of 8 s for a trial of the
+        # fewest steps; then 2 s + 4 epochs of 8 s and 5 s for the report.
+        (50.0, 1, 5, 103.0),
+        (118.0, 1, 5, 118.0),
+        # 0.9 * 0.6 * 200 - 22 = 86 s: two trials of 43 s, which is 5 epochs.
+        (200.0, 2, 5, 200.0),
+        (1000.0, 4, 15, 1000.0),
+        (9000.0, 4, 30, 9000.0),
+    ],
+)
+def test_the_time_is_told_before_the_trials(
+    values: dict[str, Any], asked: list[Any], tmp_path: Path,
+    budget: float, arms: int, epochs: int, expected: float,
+) -> None:  # fmt: skip
+    first, second = told(values, budget, tmp_path)
+    assert (first.budget, first.expected, first.arms) == (budget, 0.0, None)
+    assert (second.budget, second.expected, second.arms) == (budget, expected, arms)
+    plan, base = asked
+    assert [arm.trains for arm in plan.arms] == [False, False] + [True] * arms
+    assert (base.train.epochs, base.train.epoch_steps) == (epochs, 25)
+    assert plan.budget == pytest.approx(0.6 * budget)
+
+
+@pytest.mark.parametrize(("classes", "folds"), [(8, 2), (12, 3)])
+def test_few_classes_make_fewer_folds(
+    values: dict[str, Any], asked: list[Any], make_images: Callable[..., Path], tmp_path: Path,
+    classes: int, folds: int,
+) -> None:  # fmt: skip
+    folder = make_images({f"c{kind}": 6 for kind in range(classes)}, size=32)
+    told({**values, "data": {**values["data"], "path": str(folder)}}, 300.0, tmp_path)
+    assert asked[0].folds == folds
 
 
 def test_too_few_training_classes_are_named(

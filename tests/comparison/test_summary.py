@@ -161,6 +161,49 @@ def test_an_arm_that_was_stopped_but_better_is_not_said_to_be_equal():
     assert "was stopped" in sentence
 
 
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (1.14, "about as much"), (1.15, "1.1 times as much"), (1.5, "1.5 times as much"),
+        (0.88, "about as much"), (0.86, "0.9 times as much"), (0.5, "0.5 times as much"),
+    ],
+)  # fmt: skip
+def test_another_time_is_told_from_15_percent_on(other, told):
+    """The arms differ by chance: 'a' is better in the even runs, 'b' a little more in the odd."""
+    done = compared({0: 0.1, 1: 0.1, 2: 0.7, 3: 0.7}, {2: other, 3: 1.0}, noise=0.0)
+    results = dict(done.results)
+    for n in range(6):
+        value = result(0.71 if n % 2 else 0.6901, 1.0, 0, noise=0.0).test
+        results[3, n] = replace(results[3, n], test=value)
+    found = summary(replace(done, results=results))
+    assert found["best"] == "b"
+    (sentence,) = (s for s in found["verdict"][1:] if s.startswith("'a'"))
+    assert sentence.startswith("'a' cannot be told from 'b' (-0.000 ± 0.0")
+    assert sentence.endswith(f"and costs {told}.")
+
+
+def test_at_most_twenty_classes_are_shown_those_with_many_queries_first():
+    done = compared(EVEN, noise=0.0)
+    names = [f"{number:02}" for number in range(30)]
+    results = {}
+    for (arm, n), r in done.results.items():
+        totals = {
+            name: (10 + place, (10 + place) * (0.5 + 0.1 * (arm == 3) * (place > 0)))
+            for place, name in enumerate(names)
+        }
+        results[arm, n] = replace(r, test={**r.test, "recall@1": totals, "map@r": totals})
+    found = summary(replace(done, results=results))["classes"]
+    assert [row["class"] for row in found] == names[:9:-1]
+    assert (found[0]["queries"], found[0]["means"]["b"]) == (6 * 39, pytest.approx(0.6))
+
+
+def test_arms_of_fewer_runs_are_not_compared_by_class():
+    done = compared(EVEN)
+    some = {unit: r for unit, r in done.results.items() if unit[0] != 0 or unit[1] < 2}
+    found = summary(replace(done, results=some))
+    assert all(set(row["means"]) == {CLOSED, "a", "b"} for row in found["classes"])
+
+
 def test_intervals_of_means_stay_within_the_range_of_the_metric():
     rows = summary(compared(EVEN | {3: 0.99}, rounds=2, noise=0.3))["arms"]
     assert all(0 <= row["interval"][0] <= row["interval"][1] <= 1 for row in rows)

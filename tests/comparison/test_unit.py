@@ -1,0 +1,195 @@
+"""The result of one run of an arm, from a log that is written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from siamkit.comparison import unit
+from siamkit.comparison.results import ArmResult
+from siamkit.config import RunConfig
+from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.json_files import sealed
+from siamkit.runs.directory import RunDir
+
+Event = dict[str, Any]
+
+
+def start(time: float, *, images: int = 40, notices: tuple[str, ...] = ()) -> Event:
+    data = {"how": "", "train": "", "val": "", "train_images": images}
+    return {"event": "run_start", "time": time, "steps_per_epoch": 5, "data": data,
+            "notices": list(notices)}  # fmt: skip
+
+
+def fill(time: float, seconds: float, done: int, total: int) -> Event:
+    return {"event": "fill", "time": time, "seconds": seconds, "done": done, "total": total}
+
+
+def notice(time: float, text: str) -> Event:
+    return {"event": "notice", "time": time, "text": text}
+
+
+def phase(time: float, epoch: int, trainable: int, **stages: int) -> Event:
+    changes = [
+        {"stage": name, "parameters": 10, "trainable": count, "lr": 1.0}
+        for name, count in stages.items()
+    ]
+    return {"event": "phase_start", "time": time, "epoch": epoch, "changes": changes,
+            "trainable_parameters": trainable, "parameters": 30}  # fmt: skip
+
+
+def write(run: Path, events: list[Event]) -> None:
+    run.mkdir(exist_ok=True)
+    with RunDir(run).events.open("a") as file:
+        file.writelines(json.dumps(sealed(event)) + "\n" for event in events)
+
+
+class Training:
+    """Stands for the training: each run writes its events, takes 10 s and gives its score."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[Event]] = {}
+        self.scores: dict[str, float] = {}
+        self.now = 0.0
+        self.called: list[tuple[str, str]] = []
+        self.fails: Exception | None = None
+
+    def result(self, path: Path) -> dict[str, Any]:
+        write(path, self.events.get(path.name, [start(0.0)]))
+        self.now += 10.0
+        best = {"recall@1": self.scores.get(path.name, 0.5), "epoch": 2}
+        return {"metrics": {"best": best}, "run_dir": str(path), "epochs": 3}
+
+    def fit(self, config: RunConfig, registries: Any, listeners: Any, *, restart: bool) -> Any:
+        assert restart and config.run_dir is not None
+        self.called.append(("fit", config.run_dir.name))
+        return self.result(config.run_dir)
+
+    def resume(self, path: Path, registries: Any, listeners: Any) -> Any:
+        self.called.append(("resume", path.name))
+        if self.fails is not None:
+            raise self.fails
+        return self.result(path)
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> Training:
+    made = Training()
+    monkeypatch.setattr(unit, "training", made)
+    monkeypatch.setattr(unit, "time", SimpleNamespace(perf_counter=lambda: made.now))
+    monkeypatch.setattr(unit, "_measured", lambda run, part: {part: {}})
+    return made
+
+
+@pytest.fixture
+def run(training: Training, tmp_path: Path) -> Callable[..., ArmResult]:
+    def tried(*names: str, batch_size: int = 8) -> ArmResult:
+        train = {"batch_size": batch_size, "images_per_class": 2}
+        configs = [RunConfig(run_dir=tmp_path / name, train=train) for name in names]
+        variants = [{"name": name} for name in names]
+        return unit.run_arm(configs, variants, {}, "recall@1", [])
+
+    return tried
+
+
+def begin(path: Path, events: list[Event]) -> None:
+    """Write a run that has saved a checkpoint."""
+    write(path, events)
+    (RunDir(path).checkpoints / "epoch-00001-step-00000005").mkdir(parents=True)
+
+
+def test_a_run_is_described_by_its_log(training: Training, run: Callable[..., ArmResult]) -> None:
+    training.events["a"] = [
+        start(0.0, notices=("first", "second")),
+        phase(1.0, 1, 10, stem=0, head=10),
+        fill(2.0, 1.5, 3, 10),
+        fill(3.0, 2.0, 10, 10),
+        notice(4.0, "third"),
+        notice(5.0, "first"),
+        phase(6.0, 3, 20, stem=10),
+        phase(7.0, 3, 20, stem=10),
+        fill(8.0, 0.5, 4, 4),
+    ]
+    found = run("a")
+    assert (found.seconds, found.filling) == (7.5, 2.5)
+    assert (found.epochs, found.best_epoch, found.steps) == (3, 2, 15)
+    assert found.images == 15 * 8
+    assert found.notices == ("first", "second", "third")
+    assert found.phases == (
+        {"first_epoch": 1, "trainable": 10, "parameters": 30, "stages": ["head"]},
+        {"first_epoch": 3, "trainable": 20, "parameters": 30, "stages": ["stem", "head"]},
+    )
+    assert (found.val, found.test) == ({"val": {}}, {"test": {}})
+    assert found.failed is None
+
+
+def test_a_batch_that_is_larger_than_the_data_holds_the_data(
+    training: Training, run: Callable[..., ArmResult]
+) -> None:
+    training.events["a"] = [start(0.0, images=6)]
+    assert run("a").images == 15 * 6
+    training.events["b"] = [start(0.0, images=9)]
+    assert run("b").images == 15 * 8
+
+
+def test_of_several_variants_the_best_counts_and_all_take_time(
+    training: Training, run: Callable[..., ArmResult]
+) -> None:
+    training.scores = {"a": 0.5, "b": 0.7, "c": 0.7}
+    training.events = {
+        "a": [start(0.0), fill(1.0, 1.0, 1, 1)],
+        "b": [start(0.0, notices=("of b",)), fill(1.0, 2.0, 1, 1)],
+        "c": [start(0.0, notices=("of c",))],
+    }
+    found = run("a", "b", "c")
+    assert found.tuned == {"name": "b"}, "of equal ones, the first"
+    assert (found.seconds, found.filling) == (27.0, 3.0)
+    assert found.notices == ("of b",)
+
+
+def test_the_time_of_earlier_sessions_counts_without_the_pause_between(
+    training: Training, run: Callable[..., ArmResult], tmp_path: Path
+) -> None:
+    begin(tmp_path / "a", [start(100.0), notice(107.0, "x"), start(200.0), notice(205.0, "x")])
+    found = run("a")
+    assert training.called == [("resume", "a")]
+    assert found.seconds == 10 + 7 + 5
+    begin(tmp_path / "b", [notice(50.0, "without a start"), notice(51.0, "x")])
+    training.events["b"] = [start(60.0)]
+    assert run("b").seconds == 10 + 1
+
+
+@pytest.mark.parametrize("kind", [CheckpointError, ConfigError, DataError])
+def test_a_run_that_cannot_go_on_is_trained_anew(
+    kind: type[Exception], training: Training, run: Callable[..., ArmResult], tmp_path: Path
+) -> None:
+    begin(tmp_path / "a", [start(0.0)])
+    (tmp_path / "a" / "rest").touch()
+    training.fails = kind("damaged")
+    run("a")
+    assert training.called == [("resume", "a"), ("fit", "a")]
+    assert not (tmp_path / "a" / "rest").exists()
+
+
+def test_other_errors_of_a_run_are_not_hidden(
+    training: Training, run: Callable[..., ArmResult], tmp_path: Path
+) -> None:
+    begin(tmp_path / "a", [start(0.0)])
+    training.fails = RuntimeError("a fault of the code")
+    with pytest.raises(RuntimeError, match="a fault"):
+        run("a")
+
+
+def test_a_run_without_embeddings_is_damaged(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(unit, "training", training)
+    config = RunConfig(run_dir=tmp_path / "a")
+    with pytest.raises(CheckpointError, match="the run has no embeddings"):
+        unit.run_arm([config], [{}], {}, "recall@1", [])
