@@ -125,7 +125,22 @@ def test_lfw_problems_are_told_by_row(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "hello\n", "1 2 3\n", "0 3\n"])
+def test_each_kind_of_lfw_line_has_its_number_of_words(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("1\nAnn\t1\nBob\t1\tCyd\t10\tEve\n")
+    cells = Cells(tmp_path)
+    assert read_lfw(tmp_path / "pairs.txt", cells).rows == ()
+    assert cells.problems == ["row 2: must have 3 words, got 2", "row 3: must have 4 words, got 5"]
+
+
+def test_numbers_of_lfw_images_have_up_to_nine_digits(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("1\nAnn\t123456789\t5\nBob\t1234567890\tCyd\t1\n")
+    cells = Cells(tmp_path)
+    known = read_lfw(tmp_path / "pairs.txt", cells)
+    assert known.rows == (("Ann/Ann_123456789.jpg", "Ann/Ann_0005.jpg"),)
+    assert cells.problems == ["row 3: must have an image number, got '1234567890'"]
+
+
+@pytest.mark.parametrize("text", ["", "1 0\n", "hello\n", "1 2 3\n", "0 3\n"])
 def test_another_text_file_is_no_lfw_pairs(tmp_path: Path, text: str) -> None:
     (tmp_path / "pairs.txt").write_text(text)
     with pytest.raises(DataError, match=r"is not a file of LFW pairs.*a,b,same"):

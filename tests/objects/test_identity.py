@@ -166,6 +166,9 @@ KINDS: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "a dataclass": (lambda v: Settings(0.1, Settings(v)), 0.5, 0.9),
     "an array with a long repr": (lambda v: Thing(a=big(v)), 0.5, 0.9),
     "an array with a long repr, closed over": (lambda v: closing(big(v)), 0.5, 0.9),
+    "an array of objects": (
+        lambda v: Thing(a=np.array([Settings(v), None], dtype=object)), 0.5, 0.9,
+    ),
     "a tensor": (lambda v: Thing(t=torch.tensor([v], dtype=torch.bfloat16)), 0.5, 0.75),
     "a closure": (closing, 1, 2),
     "a closure over an object": (lambda v: closing(Thing(k=v)), 1, 2),

@@ -13,6 +13,10 @@ import siamkit
 from siamkit import api
 from siamkit.errors import CheckpointError
 from siamkit.json_files import unsealed
+from siamkit.portable.calibration import Calibration, Provenance, Rate
+from siamkit.runs.calibration import calibration_of
+from siamkit.runs.checkpoint import SavedCheckpoint
+from siamkit.runs.directory import RunDir
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -65,3 +69,50 @@ def test_without_kept_embeddings_the_images_are_embedded_again(run_values: RunVa
     found = siamkit.calibrate(values["run_dir"])
     assert found.threshold == pytest.approx(first["threshold"], abs=1e-3)
     assert found.provenance.digest == first["provenance"]["digest"]
+
+
+FILES = {"model.safetensors": "m", "frozen.safetensors": "f"}
+ONE, TWO, THREE = (f"epoch-{n:05d}-step-{n:08d}" for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("used", "best", "same_network", "told", "hint"),
+    [
+        (TWO, TWO, False, f"checkpoint {TWO} before it changed", "fits a threshold"),
+        (TWO, ONE, False, f"checkpoint {TWO} before it changed", "fits a threshold"),
+        (THREE, THREE, True, f"checkpoint {TWO}, and checkpoint {THREE} is in use",
+         "fits a threshold"),
+        (ONE, THREE, True, f"checkpoint {TWO}, and checkpoint {ONE} is in use",
+         "use the network of the best epoch"),
+        (THREE, ONE, False, f"checkpoint {TWO}, and checkpoint {THREE} is in use",
+         "use the network of the best epoch"),
+    ],
+)  # fmt: skip
+def test_a_threshold_of_another_network_is_refused_with_the_next_step(
+    used: str, best: str, same_network: bool, told: str, hint: str, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path)
+    saved = SavedCheckpoint(tmp_path / used, {"best_checkpoint": best}, {}, FILES)
+    made = Calibration(
+        "eer", None, 0.5, Rate(0.1, 0.0, 0.2), Rate(0.1, 0.0, 0.2), 12.0, -5.0,
+        Provenance("photos", "val", "d", 10, 5, 4, 41, True, TWO,
+                   saved.network if same_network else "another", 1, "0.1"),
+    )  # fmt: skip
+    made.save(run.calibration)
+    with pytest.raises(CheckpointError) as caught:
+        calibration_of(run, saved)
+    assert f"the threshold was fitted for another network, that of {told}" in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_a_threshold_of_the_network_is_returned(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    saved = SavedCheckpoint(tmp_path / TWO, {"best_checkpoint": ONE}, {}, FILES)
+    with pytest.raises(CheckpointError, match="the run has no threshold"):
+        calibration_of(run, saved)
+    made = Calibration(
+        "eer", None, 0.5, Rate(0.1, 0.0, 0.2), Rate(0.1, 0.0, 0.2), 12.0, -5.0,
+        Provenance("photos", "val", "d", 10, 5, 4, 41, True, TWO, saved.network, 1, "0.1"),
+    )  # fmt: skip
+    made.save(run.calibration)
+    assert calibration_of(run, saved) == made
