@@ -14,6 +14,7 @@ import siamkit
 from siamkit import api
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.inference import embedder as module
 from siamkit.inference.embedder import Embedder
 from siamkit.portable.decode import Decoding, decode
 from siamkit.portable.inputs import files_of
@@ -391,3 +392,21 @@ def test_embeddings_without_a_value_have_no_similarity(
     wrong[1, 2] = value
     with pytest.raises(NonFiniteError, match="b item 1: the embedding is NaN or infinite"):
         embedder.similarity(right, wrong)
+
+
+@pytest.mark.parametrize(("kind", "pinned"), [("cpu", False), ("cuda", True), ("mps", False)])
+def test_memory_is_pinned_for_cuda_alone(
+    net: siamkit.SiameseNet, image_folder: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: str, pinned: bool,
+) -> None:  # fmt: skip
+    class Asked(Exception):
+        pass
+
+    def loader(dataset: object, workers: int, *, pin_memory: bool) -> None:
+        raise Asked(pin_memory)
+
+    monkeypatch.setattr(module, "Loader", loader)
+    embedder = Embedder(net, workers=0)
+    embedder._device = torch.device(kind)
+    with pytest.raises(Asked, match=str(pinned)):
+        list(embedder.stream(image_folder))

@@ -45,6 +45,30 @@ def test_a_part_of_pairs_keeps_both_kinds():
     part = part_of(images, 10, seed=1)
     assert len(part) <= 22  # about a quarter of the pairs, each with two images
     assert set(part.tuples.same) == {True, False}
+    # A quarter of the 24 same pairs and of the 12 different ones, and at least one of each.
+    assert (sum(part.tuples.same), len(part.tuples)) == (6, 9)
+    least = part_of(images, 1, seed=1)
+    assert (sum(least.tuples.same), len(least.tuples)) == (1, 2)
+    assert part_of(images, 40, seed=1) is images
+
+
+def test_a_part_of_triplets_has_as_many_as_its_share():
+    samples = tuple(Sample(Path(f"{n}.png"), n % 2, f"{n}.png") for n in range(40))
+    rows = tuple((n, n + 2, n + 1) for n in range(30))
+    images = ImageSet(samples, ("a", "b"), Tuples(rows))
+    part = part_of(images, 8, seed=1)
+    # A fifth of the triplets; there are no different ones.
+    assert len(part.tuples) == 6 and part.tuples.same is None
+
+
+def test_as_many_images_are_held_as_fit_into_half_a_gibibyte_but_a_batch_at_least():
+    def most(size, channels=3):
+        values = (0.5,) * channels
+        return PreparedImages(image_set_of("ab"), Preprocessing(values, values, size), 10**6).most
+
+    assert most((224, 224)) == 2**29 // (224 * 224 * 3 * 4)
+    assert most((64, 32), 1) == 2**29 // (64 * 32 * 4)
+    assert most((4096, 4096)) == 32
 
 
 def test_images_are_prepared_as_the_embedder_prepares_them(image_folder):

@@ -56,6 +56,54 @@ def test_the_ranges_are_those_of_the_networks_activations(net: Net, tmp_path: Pa
     assert len(spans) == 4, "what only ReLU or a clip reads has the range after it"
 
 
+class Shared(nn.Module):
+    """The first layer's output is read by ReLU, and by an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = self.first(images)
+        return self.last(relu(values) + values).mean((2, 3))
+
+
+def test_what_others_read_beside_relu_has_its_own_range(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Shared().eval().requires_grad_(False)
+    images = torch.randn(4, 3, 8, 8)
+    found = quantizer(net, images, tmp_path).ranges.values()
+    values = net.first(images)
+    for one in (values, relu(values)):
+        expected = (float(one.min()), float(one.max()))
+        assert any(pair == pytest.approx(expected, abs=1e-5) for pair in found), expected
+
+
+def test_layers_keep_their_names_and_nameless_ones_get_names_of_their_own(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32)
+    nodes = [
+        make.make_node("Conv", ["images", "w"], ["a"], "mine"),
+        make.make_node("Conv", ["a", "w"], ["b"]),
+        make.make_node("Conv", ["b", "w"], ["c"], "Conv_1"),
+        make.make_node("Conv", ["c", "w"], ["d"]),
+        make.make_node("Add", ["d", "c"], ["e"]),
+    ]
+    graph = make.make_graph(
+        nodes, "net",
+        [make.make_tensor_value_info("images", kind, ["N", 3, 8, 8])],
+        [make.make_tensor_value_info("e", kind, ["N", 3, 8, 8])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )  # fmt: skip
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "float.onnx").write_bytes(model.SerializeToString())
+    images = np.ones((4, 3, 8, 8), np.float32)
+    made = OnnxQuantizer(tmp_path / "float.onnx", images, tmp_path, 4)
+    assert sorted(made.layers) == ["Add_4", "Conv_1", "Conv_2", "Conv_3", "mine"]
+    assert set(made.weightless) == {"Add_4"}
+
+
 def test_an_activation_that_is_not_finite_is_an_error(net: Net, tmp_path: Path) -> None:
     net.first.weight[0, 0, 0, 0] = torch.inf
     with pytest.raises(ConfigError, match="an activation is NaN or infinite"):
