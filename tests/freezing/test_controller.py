@@ -115,7 +115,7 @@ def test_a_recent_proof_is_not_repeated_while_torch_notes_no_change() -> None:
     controller._verify_again = float("inf")
     with torch.no_grad():
         controller.net.backbone.model.layer4[0].conv1.weight.add_(1)  # trains
-    controller.verify_often("now")
+    assert controller.verify_often("now") is False
     frozen = controller.net.backbone.model.layer1[0].conv1.weight
     frozen.data += 1  # torch does not count it
     controller.verify_often("now")
@@ -145,6 +145,13 @@ def test_what_torch_notes_is_drift_however_recent_the_proof_is(kind: str) -> Non
         controller.verify_often("now")
 
 
+def test_a_verification_that_is_due_is_done() -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
+    controller._verify_again = 0.0
+    assert controller.verify_often("now") is True
+
+
 def test_proofs_take_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     controller = make()
     ticks = iter([100.0, 102.0])  # the verification takes 2 seconds
@@ -162,6 +169,17 @@ def test_a_parameter_that_is_gone_is_drift_and_ends_the_next_plan() -> None:
         controller.verify("epoch 1")
     with pytest.raises(ConfigError, match="a parameter that the network doesn't have"):
         controller.apply(FreezePlan.of(stages, ["head"]))
+
+
+def test_the_modules_that_train_are_those_that_are_not_held() -> None:
+    controller = make()
+    plan = FreezePlan.of(controller.stages, ["layer4"], norm="affine")
+    controller.apply(plan)
+    found = controller.training_modules(plan)
+    held = {name for name, module in controller.net.named_modules() if is_held(module)}
+    assert found == {name for name, _ in controller.net.named_modules()} - held
+    assert "backbone.model.layer4.0.conv1" in found
+    assert "backbone.model.layer3.0.conv1" not in found
 
 
 def test_a_transformers_position_dropout_freezes_with_its_stem() -> None:

@@ -228,6 +228,25 @@ def test_a_function_is_described_with_the_globals_that_it_reads(
     assert source_hash(rate) == before
 
 
+LOOP: list[Any] = [1]
+LOOP.append(LOOP)
+
+
+def looping() -> Any:
+    """Read a global list that contains itself."""
+    return LOOP
+
+
+def test_a_global_list_that_contains_itself_counts_by_its_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = source_hash(looping)
+    other: list[Any] = [2]
+    other.append(other)
+    monkeypatch.setitem(globals(), "LOOP", other)
+    assert source_hash(looping) != before
+
+
 def test_weights_modes_and_wrappers_are_not_part_of_it() -> None:
     net = Plain()
     expected = source_hash(net)

@@ -220,6 +220,15 @@ def test_names_that_cannot_be(embedder, images, tmp_path, name):
         embed_to_file(embedder, images, tmp_path / name)
 
 
+def test_parquet_without_its_package_is_refused_before_anything_is_done(
+    embedder, images, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=r"out\.parquet: writing \.parquet needs .* pip install"):
+        embed_to_file(embedder, images, tmp_path / "out.parquet")
+    assert not workplace(tmp_path / "out.parquet").exists()
+
+
 def test_an_unreadable_image_is_named_and_what_was_done_stays(embedder, images, tmp_path):
     bad = images / "class3/2.png"
     good = bad.read_bytes()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +162,32 @@ def test_a_box_has_a_size_of_its_own(tmp_path: Path, box: Any, size: tuple[int, 
     path = saved(tmp_path / "a.png", np.zeros((30, 40), np.uint8))
     [facts] = look([path], Model().decoding)
     assert size_of(facts, box) == size
+
+
+def colour_of_16_bits() -> bytes:
+    """Return a PNG file of one pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + b"\x12\x34" * 3)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def test_colour_images_of_16_bits_are_told_in_files_and_in_memory(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path in paths:
+        path.write_bytes(colour_of_16_bits())
+    [notice] = judge_files(paths, Model())
+    assert notice.startswith("2 colour images have 16 bits per channel")
+    pictures = [Image.open(io.BytesIO(path.read_bytes())) for path in paths]
+    assert judge_pictures(pictures, Model()) == [notice]
+    plain = np.zeros((20, 20, 3), np.uint8)
+    [one] = judge_pictures([plain, pictures[0], plain], Model())
+    assert one.startswith("1 colour image has 16 bits per channel")
 
 
 def test_pictures_that_cannot_be_used_are_left_out() -> None:

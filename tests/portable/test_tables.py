@@ -1,11 +1,12 @@
 import csv
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamkit.errors import DataError
+from siamkit.errors import ConfigError, DataError
 from siamkit.portable.tables import read_table, require_columns
 
 
@@ -86,6 +87,14 @@ def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
     write(tmp_path / "bad.parquet", b"PAR1 nonsense")
     with pytest.raises(DataError, match=r"bad\.parquet: cannot read the table"):
         read_table(tmp_path / "bad.parquet")
+
+
+def test_parquet_without_its_package_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=r"t\.parquet: Parquet files need pyarrow; pip install"):
+        read_table(write(tmp_path / "t.parquet", b""))
 
 
 words = st.text('ab. \t,"é1', max_size=4)
