@@ -175,3 +175,45 @@ def test_items_are_looked_at_a_few_times_each(monkeypatch):
     batches = pk_batches(items, batch_size=64, images_per_class=4, seed=0, epoch=0)
     assert len(batches) == 1000
     assert looked < 20 * sum(map(len, batches)) // 4
+
+
+@pytest.mark.parametrize("counts, size, k, told", [
+    ([8] * 10, 64, 4, [
+        "batches have 10 classes x 4 images = 40 images instead of 64, because there are only 10 "
+        "classes: set batch_size=40, or add classes"]),
+    ([8] * 40, 64, 5, [
+        "batches have 12 classes x 5 images = 60 images instead of 64, because a multiple of 5 is "
+        "needed: set batch_size=60"]),
+    ([8] * 4, 5, 4, [
+        "batches have 2 classes x 4 images = 8 images instead of 5, because a multiple of 4 is "
+        "needed: set batch_size=8"]),
+    ([3] * 16, 48, 4, [
+        "batches have 3 images per class instead of 4, because no class has more: set "
+        "train={'images_per_class': 3}, or add images"]),
+    ([400] + [8] * 15, 64, 4, [
+        "an epoch shows 6400 images, 12.3 times as many as there are. It takes 100 batches to show "
+        "all 400 images of the largest class and repeats images of the others: use fewer images of "
+        "this class, set train={'images_per_class': ...} higher, or batch_size lower"]),
+    ([8, 8, 2, 1], 16, 4, [
+        "2 of 4 classes have fewer than 4 images: some of these images appear more than once in a "
+        "batch; add images, or set train={'images_per_class': ...} lower"]),
+    # 9 batches of 8 images are three times as many as the 24 images; 10 are more than 26.
+    ([18, 2, 2, 2], 8, 2, []),
+    ([20, 2, 2, 2], 8, 2, [
+        "an epoch shows 80 images, 3.1 times as many as there are. It takes 10 batches to show all "
+        "20 images of the largest class and repeats images of the others: use fewer images of this "
+        "class, set train={'images_per_class': ...} higher, or batch_size lower"]),
+])  # fmt: skip
+def test_a_notice_says_what_to_change(counts, size, k, told):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    assert list(pk_shape(labels, size, k)[2]) == told
+
+
+@pytest.mark.parametrize("counts, got", [
+    ([], "0 classes, 0 images in the largest"), ([5], "1 class, 5 images in the largest"),
+    ([1, 1, 1], "3 classes, 1 image in the largest"),
+])  # fmt: skip
+def test_batches_need_two_classes_and_a_pair(counts, got):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    with pytest.raises(DataError, match=f"batches need at least two classes.*got '{got}'"):
+        pk_shape(labels, 64, 4)
