@@ -53,16 +53,16 @@ def open_source(
     target = expanded(Path(path))
     ending = target.suffix.lower()
     try:
-        is_table = not target.is_dir() and ending in (*ENDINGS, ".txt") and target.exists()
-    except OSError:
-        is_table = False
+        is_folder = target.is_dir()
+        is_table = not is_folder and ending in (*ENDINGS, ".txt") and target.exists()
+    except OSError:  # the scan of the folder says why
+        is_folder = is_table = False
     if not is_table:
-        if target.is_dir():
+        if is_folder:
             _require_no_table(root, {} if names_optional else names, "a folder")
         return FolderSource(scan(target))
     root = (root or target.absolute().parent).resolve()
-    if not root.is_dir():
-        raise DataError("no such folder", where="data.root", got=str(root))
+    _require_folder(root, "data.root")
     cells = Cells(root)
     if ending == ".txt":
         _require_no_table(None, {} if names_optional else names, "LFW's pairs")
@@ -204,17 +204,39 @@ def root_hint(source: Source, bad: Sequence[Path]) -> str | None:
         The hint; None if most files exist, or if the data is not a table.
     """
     root = source.root
-    gone = [path for path in bad if not path.exists()]
+    gone = [path for path in bad if not _exists(path)]
     if root is None or 2 * len(gone) <= len(source.files()):
         return None
     keys = [path.relative_to(root) for path in gone[:_TRIED]]
     for folder in (*root.parents, *_folders_in(root)):
-        if all((folder / key).exists() for key in keys):
+        if all(_exists(folder / key) for key in keys):
             return f"the paths exist below {folder}: use {setting('data.root', str(folder))}"
     return f"the paths are relative to {root}; {setting('data.root', 'DIR')} sets another folder"
 
 
 _TRIED = 3
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a file is known to exist, which it is not in a folder out of reach."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _require_folder(path: Path, where: str) -> None:
+    """Check that a path is one of a folder.
+
+    Raises:
+        DataError: It is not, or cannot be reached.
+    """
+    try:
+        problem = None if path.is_dir() else "no such folder"
+    except OSError as error:
+        problem = f"cannot read the folder: {error.strerror}"
+    if problem is not None:
+        raise DataError(problem, where=where, got=str(path))
 
 
 def _folders_in(folder: Path) -> list[Path]:

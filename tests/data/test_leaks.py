@@ -85,6 +85,12 @@ def test_two_boxes_of_one_file_are_two_images(tmp_path: Path) -> None:
     assert len(Contents({"train": left, "val": left}).leaks()) == 1
 
 
+def test_an_image_that_is_gone_is_named(tmp_path: Path) -> None:
+    images = ImageSet((Sample(tmp_path / "gone.png", 0, "gone.png"),), ("a",))
+    with pytest.raises(DataError, match=r"gone\.png: cannot read the image: No such file"):
+        Contents({"train": images})
+
+
 def test_one_image_with_two_labels_is_a_conflict(tmp_path: Path) -> None:
     for name in "abc":
         picture(0 if name < "c" else 1).save(tmp_path / f"{name}.png")

@@ -1,6 +1,10 @@
 """Opening data, splitting it, and leaving out what cannot be read."""
 
 import csv
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +298,19 @@ def pair_rows(classes: int = 8) -> list[tuple[object, ...]]:
     return rows
 
 
+def test_pairs_are_held_out_by_the_groups_of_the_training_split(people: Path) -> None:
+    rows = [
+        (a, b, same, "test" if a < "c2" else "train", f"g{a[1]}")
+        for a, b, same in map(tuple, pair_rows())
+    ]
+    splits = load(table(people / "p.csv", "a,b,same,split,group", rows))
+    assert splits.how.startswith("by group")
+    assert splits.test is not None and len(splits.test.tuples) == 6
+    assert len(splits.train.tuples) == len(splits.val.tuples) == 9
+    sides = [{key[:2] for key in keys(part)} for part in (splits.train, splits.val, splits.test)]
+    assert list(map(len, sides)) == [3, 3, 2] and len(set().union(*sides)) == 8
+
+
 def test_pairs_that_fall_into_parts_lose_none(people: Path) -> None:
     splits = load(table(people / "p.csv", "a,b,same", pair_rows()))
     assert splits.how == "image-disjoint (seed 0)"
@@ -457,6 +474,61 @@ def test_files_that_cannot_be_used_are_told_with_their_rows(people: Path) -> Non
     path = table(people / "p.csv", "a,b,same", [*pair_rows(), ("c0/0.png", "c1/2.png", 0)])
     with pytest.raises(DataError, match=r"row \d+: c1/2\.png: not a regular file"):
         load(path)
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
+    """A function whose block runs as a user without rights."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+
+    @contextmanager
+    def other() -> Iterator[None]:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return other
+
+
+@pytest.mark.parametrize("name", ["locked", "locked/inner", "locked/t.csv", "locked/none"])
+def test_data_in_a_folder_that_cannot_be_entered_is_refused(
+    nobody: Callable[[], AbstractContextManager[None]], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "locked" / "inner").mkdir(parents=True)
+    (tmp_path / "locked" / "t.csv").write_text("path,label\n")
+    (tmp_path / "locked").chmod(0o700)
+    told = f"{tmp_path / name}: cannot read the folder: Permission denied"
+    with nobody(), pytest.raises(DataError, match=re.escape(told)):
+        open_source(str(tmp_path / name))
+
+
+def test_a_root_that_cannot_be_entered_is_refused(
+    nobody: Callable[[], AbstractContextManager[None]], people: Path, tmp_path: Path
+) -> None:
+    listed = table(tmp_path / "m.csv", "path,label", rows_of(people))
+    (tmp_path / "locked" / "inner").mkdir(parents=True)
+    (tmp_path / "locked").chmod(0o700)
+    with (
+        nobody(),
+        pytest.raises(DataError, match=r"data\.root: cannot read the folder: Permission"),
+    ):
+        open_source(str(listed), tmp_path / "locked" / "inner")
+    with pytest.raises(DataError, match=r"data\.root: no such folder, got '.*/m\.csv'"):
+        open_source(str(listed), listed)
+
+
+def test_images_in_a_folder_that_cannot_be_entered_are_told_by_row(
+    nobody: Callable[[], AbstractContextManager[None]], people: Path
+) -> None:
+    listed = table(people / "m.csv", "path,label", rows_of(people)[:4])
+    (people / "c0").chmod(0o700)
+    with nobody(), pytest.raises(DataError, match=r"row 2: .*Permission denied"):
+        load(listed)
 
 
 def test_a_wrong_root_is_told_with_the_right_one(people: Path, tmp_path: Path) -> None:
