@@ -347,7 +347,7 @@ def _pilot(
         result = run_arm([config], [{}], registries, plan.metric, [listen])
     evaluation = seconds["seconds"] - seconds["train_seconds"]
     total = result.seconds + result.filling
-    step = seconds["train_seconds"] / max(result.steps, 1)
+    step = seconds["train_seconds"] / result.steps
     return Pace(max(total - seconds["seconds"], 0.0), step, evaluation)
 
 
@@ -375,7 +375,7 @@ def _pace_of(compared: Compared, arm: int) -> Pace:
     runs = [r for (a, _), r in compared.results.items() if a == arm and r.failed is None]
     start = min(r.seconds + r.filling for (a, _), r in compared.results.items() if a == still)
     spent = fmean(r.seconds + r.filling for r in runs)
-    step = max(spent - start, 1e-3) / max(fmean(r.steps for r in runs), 1)
+    step = max(spent - start, 1e-3) / fmean(r.steps for r in runs)
     return Pace(2 * start + _REPORT, step, 0.0)
 
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -185,7 +186,7 @@ def why_unused(criterion: nn.Module, kind: type, like: Tensor) -> str | None:
         with torch.no_grad():
             good, bad = (
                 float(trial(_fan(like, positive, negative), None, explicit_indices(tuples)))
-                for positive, negative in ((30, 110), (110, 30))
+                for positive, negative in permutations((30, 110))
             )
     except Exception as error:  # the loss's own code
         return f"{type(error).__name__}: {error}"

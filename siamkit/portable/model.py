@@ -225,7 +225,7 @@ class ExportedModel:
         vectors = np.concatenate(of_both(self._embedded, sides))
         require_direction(vectors, ("a", "b"))
         one, other = directions(vectors)
-        return calibration.verdict(float(cosine(np.atleast_1d(one @ other))[0]))
+        return calibration.verdict(float(cosine(np.atleast_1d(one @ other)).item()))
 
     def search(self, queries: Images, gallery: str | Path | Gallery, k: int = 10) -> Neighbours:
         """Return the images of an index that are most similar to each query, by exact search.

@@ -82,8 +82,6 @@ def open_session(
         else:
             weights = manifest.model.removesuffix(".xml") + ".bin"
             network = openvino_network(openvino_model(model, files.get(weights, b"")), threads)
-    except MemoryError:
-        raise
     except Exception as error:  # the types are the packages' own
         if is_out_of_memory(error):
             raise

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import BmpImagePlugin, Image
 
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding, decode, prepare, upright
@@ -290,6 +290,48 @@ def png_header(width: int, height: int) -> bytes:
     ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     idat = chunk(b"IDAT", zlib.compress(b"\0" * 16))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + idat + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("method", ["getexif", "load", "convert"])
+def test_too_little_memory_is_no_fault_of_the_image(path, monkeypatch, method):
+    Image.new("L", (3, 2)).save(path, "BMP")
+
+    def fails(*args, **options):
+        raise MemoryError
+
+    for kind in (Image.Image, BmpImagePlugin.BmpImageFile):
+        monkeypatch.setattr(kind, method, fails)
+    with pytest.raises(MemoryError):
+        decode(path, Decoding(3))
+
+
+@pytest.mark.parametrize("orientation", ["6", (6,), 6.0])
+def test_an_orientation_that_is_no_number_makes_the_image_upright(path, monkeypatch, orientation):
+    Image.new("RGB", (3, 2)).save(path, "PNG")
+    monkeypatch.setattr(Image.Image, "getexif", lambda self: {0x0112: orientation})
+    [facts] = look([path], full=True)
+    assert (facts.problem, facts.oriented) == (None, False)
+    assert decode(path, Decoding(3)).size == (3, 2)
+
+
+def test_a_box_is_widened_to_whole_pixels(path):
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).save(path, "PNG")
+    box = (1.9, 0.5, 4.1, 3.0)
+    assert pixels(decode(path, Decoding(1), box)) == [
+        [1, 2, 3, 4],
+        [9, 10, 11, 12],
+        [17, 18, 19, 20],
+    ]
+    assert decode(path, Decoding(1), (0.0, 0.0, 8.0, 6.0)).size == (8, 6)
+
+
+def test_a_file_of_another_format_is_told_which_are_read(path):
+    path.write_bytes(b"hello")
+    error = failure(path)
+    assert error.allowed == "BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"
+    assert error.hint == "repair or remove the file"
+    path.write_bytes(b"")
+    assert (failure(path).what, failure(path).allowed) == ("the file is empty", None)
 
 
 def test_bombs_are_refused_before_decoding(path):

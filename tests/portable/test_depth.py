@@ -54,6 +54,28 @@ def test_values_beyond_the_bits_are_refused(tmp_path: Path) -> None:
     assert unreadable([path], full=True) == []
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "fits"), [(0, 65535, True), (0, 65536, False), (-1, 65535, False)]
+)
+def test_integers_of_32_bits_are_read_if_they_fit_into_16(
+    tmp_path: Path, low: int, high: int, fits: bool
+) -> None:
+    path = saved(tmp_path / "a.tif", np.array([[low, high]], np.int32))
+    if fits:
+        assert np.asarray(decode(path, Decoding(1))).tolist() == [[0, 255]]
+        return
+    with pytest.raises(DataError, match=r"32-bit integers, for which black and white are not"):
+        decode(path, Decoding(1))
+
+
+def test_values_are_rounded_to_the_nearest_grey(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", np.array([[0, 8, 9, 4087, 4086, 4095]], np.uint16))
+    # A grey is 4095 / 255 = 16.06 values wide.
+    assert np.asarray(decode(path, Decoding(1, 12))).tolist() == [[0, 0, 1, 255, 254, 255]]
+    window = np.asarray(decode(path, Decoding(1, (0, 4095))))
+    assert window.tolist() == [[0, 0, 1, 255, 254, 255]]
+
+
 def test_a_window_clips(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tif", np.array([[-1000, 0, 100, 200, 3000]], np.int32))
     found = np.asarray(decode(path, Decoding(1, (0, 200))))

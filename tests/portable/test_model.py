@@ -196,6 +196,17 @@ def test_the_first_line_of_a_packages_message_is_told(problem, told, folder, mon
     assert f": onnxruntime cannot load the network: {told}" in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("out of memory")])
+def test_memory_that_runs_out_is_no_damage(error, folder, monkeypatch):
+    def fails(content, threads):
+        raise error
+
+    monkeypatch.setattr(sessions, "onnx_network", fails)
+    with pytest.raises(type(error)) as caught:
+        ExportedModel(folder)
+    assert caught.value is error
+
+
 def test_a_network_that_gives_nan_is_refused(model, image_folder, monkeypatch):
     path = image_folder / "class0/0.png"
     monkeypatch.setattr(model, "_run", lambda images: np.full((len(images), 8), np.nan, "f"))

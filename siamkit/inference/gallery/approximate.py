@@ -142,7 +142,7 @@ def rescored(queries: Floats, gallery: Floats, indices: Ints) -> tuple[Floats, I
     Raises:
         NonFiniteError: A score is NaN.
     """
-    vectors = np.asarray(gallery[np.maximum(indices, 0)])  # [Q, k, E]
+    vectors = np.asarray(gallery[indices])  # [Q, k, E]; the last row for a missing one
     scores = (vectors @ queries[:, :, None])[:, :, 0]
     if np.isnan(scores).any():
         raise not_a_number("the candidates")
