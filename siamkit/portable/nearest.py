@@ -54,7 +54,7 @@ def nearest(queries: Floats, gallery: Floats, k: int) -> tuple[Floats, Ints]:
 
 def _search(queries: Floats, gallery: Floats, k: int) -> tuple[Floats, Ints]:
     best, at = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    rows = max(_PRODUCTS // len(queries), 1)
+    rows = _PRODUCTS // len(queries)  # at least one, because there are at most _MOST_QUERIES
     for start in range(0, len(gallery), rows):
         block = np.asarray(gallery[start : start + rows], np.float32)
         where = f"rows {start} to {start + len(block) - 1} of the gallery"

@@ -43,8 +43,13 @@ def test_it_holds_what_was_embedded(built, exported_run, image_folder):
     assert gallery.item(0) == (image_folder / "class0/0.png", "class0")
     np.testing.assert_allclose(gallery.embeddings, model.embed(image_folder), atol=1e-6)
     gallery.require_model(model.fingerprint)
-    with pytest.raises(ConfigError, match=r"index: there is no such image, got 48"):
-        gallery.item(48)
+    assert gallery.item(47) == (image_folder / "class7/5.png", "class7")
+    for wrong in (48, 49):
+        told = rf"index: there is no such image, got {wrong}, allowed: 0 to 47"
+        with pytest.raises(ConfigError, match=told):
+            gallery.item(wrong)
+    with pytest.raises(ConfigError, match="index: must be a whole number"):
+        gallery.item(-1)
 
 
 def test_it_gives_the_neighbours_that_the_index_gives(built):
@@ -93,6 +98,12 @@ def test_a_flipped_bit_in_any_file_is_refused(folder):
         ({"kind": "hnsw"}, "kind: must be one of exact, faiss"),
         ({"dim": 0}, "dim: is out of bounds: 0"),
         ({"count": 47}, "does not match the other files"),
+        ({"dim": 7}, "does not match the other files"),
+        ({"count": -1}, "count: is out of bounds: -1"),
+        ({"cells": 0}, "cells: is out of bounds: 0"),
+        ({"recall": 1.01}, r"recall: is out of bounds: 1\.01"),
+        ({"recall": -0.01}, r"recall: is out of bounds: -0\.01"),
+        ({"which": "first"}, "which: must be one of best, last"),
         ({"extra": 1}, "extra: is an unknown key"),
         ({"files": {}}, "the file is damaged"),
     ],
@@ -104,6 +115,21 @@ def test_metadata_that_makes_no_sense_is_refused(change, message, folder):
     with pytest.raises(CheckpointError, match=message) as caught:
         Gallery(folder)
     assert META in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"cells": 1}, {"recall": 0.0}, {"recall": 1.0}])
+def test_metadata_at_its_bounds_is_valid(change, folder):
+    values = json.loads((folder / META).read_text())
+    del values["sha256"]
+    (folder / META).write_text(json.dumps(sealed({**values, **change})))
+    (name,) = change
+    assert getattr(Gallery(folder).meta, name) == change[name]
+
+
+def test_the_sizes_of_files_are_checked_even_if_their_bytes_are_not(folder):
+    (folder / ITEMS).write_bytes((folder / ITEMS).read_bytes() + b"\n")
+    with pytest.raises(CheckpointError, match=r"items\.jsonl: the file is damaged"):
+        Gallery(folder, verify=False)
 
 
 @pytest.mark.parametrize("line", [
