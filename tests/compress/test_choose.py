@@ -53,6 +53,10 @@ def test_what_passes_through_memory_costs_too() -> None:
     busy = replace(COSTS, inputs={**COSTS.inputs, "three": 1.0})
     assert busy.price(GROUPS[1]) > COSTS.price(GROUPS[1])
     assert busy.price(GROUPS[0]) == COSTS.price(GROUPS[0])
+    # Per channel, b costs 400 / 24 where it is written and 300 / 24 where it is read; and a value
+    # that is read takes as long as 300 operations.
+    assert COSTS.price(GROUPS[1]) == (400 + 300) / 24
+    assert busy.price(GROUPS[1]) == (400 + 300) / 24 + 300
     assert set(choose(GROUPS, {"a": [1.0] * 16, "b": [1.0] * 24}, busy, 900)) == {"b"}
 
 

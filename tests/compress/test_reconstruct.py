@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -52,3 +53,27 @@ def test_the_combination_is_that_of_least_squares() -> None:
 def test_channels_that_are_always_zero_do_no_harm() -> None:
     found = combination(torch.zeros(4, 4, dtype=torch.float64), CUT)
     assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(("side", "step"), [(12, 1), (16, 1), (23, 2), (40, 6)])
+def test_of_large_maps_every_so_many_positions_count(side: int, step: int) -> None:
+    """A batch of 8 has 8 * side * side positions, of which 2,048 to 4,096 count."""
+    net = nn.Sequential(nn.Identity(), nn.Conv2d(3, 2, 1)).eval()
+    batches = [torch.randn(8, 3, side, side) for _ in range(2)]
+    found = moments(net, ["1"], batches)
+    rows = [b.movedim(1, -1).flatten(0, -2)[::step].double() for b in batches]
+    torch.testing.assert_close(found["1"], sum(one.T @ one for one in rows))
+    assert step == 1 or 2048 <= len(rows[0]) < 4096
+
+
+def test_a_linear_layer_reads_its_last_axis() -> None:
+    net = nn.Sequential(nn.Identity(), nn.Linear(4, 2)).eval()
+    images = torch.randn(3, 5, 4)
+    rows = images.flatten(0, 1).double()
+    torch.testing.assert_close(moments(net, ["1"], [images])["1"], rows.T @ rows)
+
+
+def test_the_network_is_as_before_after_its_channels_were_measured() -> None:
+    net = redundant().train()
+    moments(net, ["0", "1"], [torch.randn(2, 3, 8, 8)])
+    assert net.training and not any(m._forward_pre_hooks for m in net.modules())
