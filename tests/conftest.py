@@ -3,6 +3,7 @@ from __future__ import annotations
 import colorsys
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,25 @@ def make_images(tmp_path: Path) -> MakeImages:
         return root
 
     return make
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
+    """A function whose block runs as a user without rights."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+
+    @contextmanager
+    def other() -> Iterator[None]:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return other
 
 
 def draw(path: Path, kind: int, index: int, size: int = 40) -> None:

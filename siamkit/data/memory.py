@@ -276,8 +276,12 @@ def _require_once(items: Sequence[Item], paths: Sequence[Path]) -> None:
 
 def _file(path: Any) -> Path:
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
-    if not absolute.is_file():
-        raise DataError("no such file", where=str(path))
+    try:
+        problem = None if absolute.is_file() else "no such file"
+    except OSError as error:
+        problem = f"cannot read the image: {error.strerror}"
+    if problem is not None:
+        raise DataError(problem, where=str(path))
     return absolute
 
 

@@ -215,11 +215,16 @@ def files_in(path: Path) -> list[Path]:
     """Return the image files of a folder at any depth, sorted by path; or the file at the path.
 
     Raises:
-        DataError: There is no such file or folder, or the folder holds no images.
+        DataError: There is no such file or folder, or it cannot be reached, or the folder holds no
+            images.
     """
-    if not path.is_dir():
-        if not path.exists():
-            raise DataError("no such file or folder", where=str(path))
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:
+        raise DataError(f"cannot read the folder: {error.strerror}", where=str(path)) from None
+    if not is_there:
+        raise DataError("no such file or folder", where=str(path))
+    if not is_folder:
         return [path]
     folder = scan(path, "choose a folder that holds images, or an image")
     keys = sorted((*parts, name) for parts, names in folder.folders.items() for name in names)

@@ -267,3 +267,12 @@ def test_a_file_that_is_cut_off_is_no_full_disk(tmp_path: Path) -> None:
     message = "data item 0: the image cannot be read"
     with Image.open(tmp_path / "half.png") as half, pytest.raises(DataError, match=message):
         write_items([Item(half, "a")], tmp_path / "run")
+
+
+def test_a_file_in_a_folder_that_cannot_be_entered_is_told(nobody: Any, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "locked" / "a.png")
+    (tmp_path / "locked").chmod(0o700)
+    items = [Item(tmp_path / "locked" / "a.png", "a", None)]
+    with nobody(), pytest.raises(DataError, match=r"a\.png: cannot read the image: Permission"):
+        write_items(items, tmp_path / "new")

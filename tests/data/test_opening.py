@@ -1,10 +1,9 @@
 """Opening data, splitting it, and leaving out what cannot be read."""
 
 import csv
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from siamkit.data.opening import load_data, open_source, unseen_images
 from siamkit.data.splits import HoldOut, Splits, split_groups
 from siamkit.data.tuple_splits import split_tuples
 from siamkit.errors import DataError
+
+Nobody = Callable[[], AbstractContextManager[None]]
 
 
 def table(path: Path, header: str, rows: list[tuple[object, ...]]) -> Path:
@@ -476,28 +477,9 @@ def test_files_that_cannot_be_used_are_told_with_their_rows(people: Path) -> Non
         load(path)
 
 
-@pytest.fixture
-def nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
-    """A function whose block runs as a user without rights."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
-
-    @contextmanager
-    def other() -> Iterator[None]:
-        os.seteuid(65534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-
-    return other
-
-
 @pytest.mark.parametrize("name", ["locked", "locked/inner", "locked/t.csv", "locked/none"])
 def test_data_in_a_folder_that_cannot_be_entered_is_refused(
-    nobody: Callable[[], AbstractContextManager[None]], tmp_path: Path, name: str
+    nobody: Nobody, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "locked" / "inner").mkdir(parents=True)
     (tmp_path / "locked" / "t.csv").write_text("path,label\n")
@@ -508,7 +490,7 @@ def test_data_in_a_folder_that_cannot_be_entered_is_refused(
 
 
 def test_a_root_that_cannot_be_entered_is_refused(
-    nobody: Callable[[], AbstractContextManager[None]], people: Path, tmp_path: Path
+    nobody: Nobody, people: Path, tmp_path: Path
 ) -> None:
     listed = table(tmp_path / "m.csv", "path,label", rows_of(people))
     (tmp_path / "locked" / "inner").mkdir(parents=True)
@@ -523,7 +505,7 @@ def test_a_root_that_cannot_be_entered_is_refused(
 
 
 def test_images_in_a_folder_that_cannot_be_entered_are_told_by_row(
-    nobody: Callable[[], AbstractContextManager[None]], people: Path
+    nobody: Nobody, people: Path
 ) -> None:
     listed = table(people / "m.csv", "path,label", rows_of(people)[:4])
     (people / "c0").chmod(0o700)

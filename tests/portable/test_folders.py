@@ -213,3 +213,20 @@ def test_a_folder_that_cannot_be_read_is_named(make_images, monkeypatch):
     with pytest.raises(DataError, match="cannot read the folder: Permission denied") as raised:
         scan(root)
     assert raised.value.where == str(root / "locked")
+
+
+@pytest.mark.parametrize("name", ["locked", "locked/inner", "locked/a.png"])
+def test_what_lies_in_a_folder_that_cannot_be_entered_is_no_traceback(nobody, tmp_path, name):
+    (tmp_path / "locked" / "inner").mkdir(parents=True)
+    (tmp_path / "locked" / "a.png").touch()
+    (tmp_path / "locked").chmod(0o700)
+    told = f"{name}: cannot read the folder: Permission denied"
+    with nobody(), pytest.raises(DataError, match=told):
+        files_in(tmp_path / name)
+
+
+def test_a_file_stands_for_itself_and_what_is_not_there_is_told(tmp_path):
+    (tmp_path / "a.txt").touch()
+    assert files_in(tmp_path / "a.txt") == [tmp_path / "a.txt"]
+    with pytest.raises(DataError, match="gone: no such file or folder"):
+        files_in(tmp_path / "gone")
