@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from siamkit.comparison import directory
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import Plan, Round
@@ -95,6 +96,20 @@ def test_results_are_kept_and_the_runs_behind_them_are_not(place: ComparisonDir)
     assert place.done(plan) == ComparisonDir(place.path).done(plan) == {(1, 0): result}
     left = sorted(path.name for path in place.runs.iterdir())
     assert left == ["arm-01-round-001-0", "arm-11-round-000-0"]
+
+
+def test_a_run_that_cannot_be_removed_loses_no_result(
+    place: ComparisonDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(16, "Device or resource busy", str(path))
+
+    place.begin(FACTS)
+    place.run((0, 0), 0).mkdir(parents=True)
+    monkeypatch.setattr(directory.shutil, "rmtree", busy)
+    place.keep((0, 0), ArmResult())
+    assert place.done(Plan((Arm("a"),), 1, (0,))) == {(0, 0): ArmResult()}
 
 
 @pytest.mark.parametrize("content", [{}, {"val": {}, "test": {}}, {"val": [], "test": 3}])

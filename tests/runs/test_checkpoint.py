@@ -346,3 +346,18 @@ def test_a_slim_checkpoint_is_checked_like_others(tmp_path: Path) -> None:
     (tmp_path / "epoch-2" / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="damaged"):
         load(tmp_path / "epoch-2")
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(16, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", busy)
+    run_of(tmp_path)
+    assert len(newest_first(tmp_path)) == 4
+    checkpoint.slim(tmp_path, load(tmp_path / "epoch-2"), {"epoch": 4})
+    assert load(tmp_path / "epoch-2").is_slim
+    assert pointed_to(tmp_path, LATEST) == "epoch-2"
