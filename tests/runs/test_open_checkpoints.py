@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from siamkit.config import RunConfig
+from siamkit.config import RunConfig, decisive
+from siamkit.config.identity import flat
+from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.runs import open as opening
@@ -135,8 +137,6 @@ def test_a_damaged_best_checkpoint_leaves_the_last_one(run: Opened) -> None:
 
 
 def test_images_of_a_part_must_be_those_of_the_training(run: Opened, tmp_path: Path) -> None:
-    from siamkit.data.digest import digest
-
     images = ImageSet.of(tmp_path, {"a": ["a/1.png"]})
     identity = {"data val": digest(images), "data test": digest(None)}
     found = run(**{key(THREE): saved(identity=identity)})
@@ -181,8 +181,6 @@ def test_a_run_has_ended_if_its_last_session_has(
 def test_a_config_that_changed_is_refused(
     run: Opened, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], told: str | None
 ) -> None:
-    from siamkit.config import decisive
-
     monkeypatch.setattr(opening, "resolve", lambda *_, **__: RunConfig())
     known = {f"config {name}": value for name, value in decisive(RunConfig()).items()}
     found = run(**{key(THREE): saved(identity={**known, **change})})
@@ -205,3 +203,6 @@ def test_a_config_that_cannot_be_compared_says_so(
     found = run(**{key(THREE): saved(identity={"config train.seed": 7})})
     assert (found.config_problem or "").endswith("cannot be compared with the run's checkpoints")
     assert run().config_problem is None
+    # A file that looks the same needs no plugins.
+    same = {f"config {name}": value for name, value in flat(found.dir.read_config())}
+    assert run(**{key(THREE): saved(identity=same)}).config_problem is None
