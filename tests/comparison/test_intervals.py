@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from siamkit.comparison.intervals import difference, mean
+from siamkit.comparison.intervals import Difference, difference, mean
 
 
 def simulated(rng, gap, *, classes=30, seeds=3, folds=3, by_class=0.1, by_run=0.02, noise=0.1):
@@ -99,3 +99,41 @@ def test_queries_weigh_the_same_whatever_their_class():
 def test_a_wider_coverage_makes_a_wider_interval():
     first, second = simulated(np.random.default_rng(4), 0.05)
     assert difference(first, second, 0.99).half > difference(first, second, 0.95).half
+
+
+def test_the_interval_is_that_of_two_clusters_computed_one_by_one():
+    counts = {("r", "a"): 2, ("r", "b"): 1, ("s", "b"): 4, ("s", "c"): 3, ("t", "c"): 1}
+    gaps = {("r", "a"): 1.0, ("r", "b"): -0.5, ("s", "b"): 2.5, ("s", "c"): 0.5, ("t", "c"): 0.25}
+    first = [{c: (counts[r, c], gaps[r, c] + 1) for r, c in counts if r == run} for run in "rst"]
+    second = [{c: (counts[r, c], 1.0) for r, c in counts if r == run} for run in "rst"]
+    found = difference(first, second)
+    queries = sum(counts.values())
+    value = sum(gaps.values()) / queries
+    rest = {key: gaps[key] - value * counts[key] for key in counts}
+
+    def clustered(place):
+        groups = {key[place] for key in counts}
+        sums = [sum(r for key, r in rest.items() if key[place] == group) for group in groups]
+        return sum(one**2 for one in sums) * len(groups) / (len(groups) - 1)
+
+    by_run, by_class = clustered(0), clustered(1)
+    both = sum(one**2 for one in rest.values())
+    variance = max(by_run + by_class - both, by_run, by_class) / queries**2
+    half = stats.t.ppf(0.975, 2) * variance**0.5
+    assert (found.value, found.half) == (pytest.approx(value), pytest.approx(half))
+    assert (found.low, found.high) == pytest.approx((value - half, value + half))
+    assert found.runs == 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clear"),
+    [
+        (0.1, 0.3, True),
+        (-0.3, -0.1, True),
+        (-0.1, 0.1, False),
+        (0.0, 0.2, False),
+        (-0.2, 0.0, False),
+    ],
+)
+def test_a_difference_is_clear_if_its_interval_excludes_0(low, high, clear):
+    assert Difference((low + high) / 2, low, high, 3).is_clear is clear

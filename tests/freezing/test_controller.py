@@ -210,3 +210,43 @@ def test_a_module_outside_the_blocks_of_a_stage_belongs_to_its_last_block() -> N
     assert {name: owner.name for name, owner in owners.items()} == {
         "stage": "stage.b", "stage.a": "stage.a", "stage.norm": "stage.b", "stage.b": "stage.b",
     }  # fmt: skip
+
+
+def pair() -> nn.Module:
+    return nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what", "got", "hint"),
+    [
+        (("a.weigth", "b.bias"), ("z.z",), "name a parameter that the network doesn't have",
+         "a.weigth", "did you mean 'a.weight'?"),
+        (("zz", "yy"), (), "name a parameter that the network doesn't have", "zz",
+         "siamkit.freezing.discover_stages gives the stages of any network"),
+        (("a.weight", "a.bias", "b.weight", "b.bias"), ("b.bias", "a.bias"),
+         "hold a parameter twice", "a.bias",
+         "siamkit.freezing.discover_stages gives the stages of any network"),
+        (("a.weight",), ("b.weight",), "leave out 2 of the network's parameters", "a.bias",
+         "siamkit.freezing.discover_stages gives the stages of any network"),
+    ],
+)  # fmt: skip
+def test_stages_that_do_not_fit_are_told_by_the_first_parameter(
+    first: tuple[str, ...], second: tuple[str, ...], what: str, got: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        FreezeController(pair(), (Stage("one", first), Stage("two", second)))
+    error = caught.value
+    assert what in error.what
+    assert (error.got, error.hint) == (got, hint)
+
+
+def test_a_plan_for_parameters_that_are_not_there_names_the_first_and_the_nearest() -> None:
+    names = ("a.weight", "a.bias", "b.weight", "b.bias")
+    controller = FreezeController(pair(), (Stage("all", names, ("a", "b")),))
+    for unknown, got, hint in (
+        ({"b.biass", "zz"}, "b.biass", "did you mean 'b.bias'?"),
+        ({"zz", "yy"}, "yy", None),
+    ):
+        with pytest.raises(ConfigError, match="the plan trains a parameter") as caught:
+            controller.apply(FreezePlan(frozenset({"a.bias", *unknown})))
+        assert (caught.value.got, caught.value.hint) == (got, hint)

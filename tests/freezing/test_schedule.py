@@ -63,6 +63,14 @@ def test_norm_frozen_takes_the_norm_parameters_out_but_leaves_the_head_alone() -
     ("plan", "message"),
     [
         (FreezePlan(frozenset({"nope"})), "parameter that no stage has, got 'nope'"),
+        (FreezePlan(frozenset({"x", "b", "t.w"})), "parameter that no stage has, got 'b'"),
+        (FreezePlan(frozenset(), {"y": 1.0, "top": 1.0, "x": 1.0}), "unknown stage, got 'x'"),
+        (FreezePlan(frozenset(), {"top": float("inf")}), "'top' must be finite and >= 0, got inf"),
+        (FreezePlan(frozenset(), {"top": "fast"}), "'top' must be finite and >= 0, got 'fast'"),
+        (
+            FreezePlan(frozenset(), norm="off"),
+            "plan has an unknown norm mode, got 'off', allowed: ",
+        ),
         (FreezePlan(frozenset(), {"nope": 1.0}), "rate for an unknown stage, got 'nope'"),
         (FreezePlan(frozenset(), {"top": -1.0}), "'top' must be finite and >= 0, got -1.0"),
         (FreezePlan(frozenset(), {"top": float("nan")}), "must be finite"),
@@ -111,6 +119,27 @@ def test_a_run_in_which_nothing_trains_is_refused() -> None:
         schedule.require_trainable(schedule.phases())
     trains = FreezeSchedule(Fixed(HEAD_ONLY), STAGES, 3)
     trains.require_trainable(trains.phases())
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [
+        (STAGES, "freezes every stage (stem, top, head)"),
+        (STAGES[:2], "freezes every stage (stem, top) and the head has no parameters"),
+    ],
+)
+def test_a_head_without_parameters_is_said_to_have_none(
+    stages: tuple[Stage, ...], told: str
+) -> None:
+    schedule = FreezeSchedule(Fixed(FreezePlan(frozenset())), stages, 2, name="mine")
+    with pytest.raises(ConfigError) as caught:
+        schedule.require_trainable(schedule.phases())
+    assert caught.value.what == f"nothing would train in epochs 1-2: policy 'mine' {told}"
+
+
+def test_a_rate_of_zero_is_valid() -> None:
+    plan = FreezePlan.of(STAGES, ["top"], lr_mult={"top": 0.0})
+    assert FreezeSchedule(Fixed(plan), STAGES, 1).plan_at(0) == plan
 
 
 def test_a_policy_that_gives_two_plans_for_the_same_arguments_is_refused() -> None:

@@ -116,3 +116,15 @@ def test_what_is_taken_for_a_loss() -> None:
                              (losses.ContrastiveLoss(), max),
                              (MetricLearningLoss(losses.ContrastiveLoss()), None)):  # fmt: skip
         assert not MetricLearningLoss.takes(criterion, given)
+
+
+class Reversed(losses.ContrastiveLoss):  # type: ignore[misc]
+    """Is larger for good embeddings."""
+
+    def forward(self, embeddings: Tensor, labels: Tensor | None, indices: Any = None) -> Tensor:
+        value: Tensor = -super().forward(embeddings, labels, indices)
+        return value
+
+
+def test_a_loss_is_used_whichever_way_it_responds() -> None:
+    MetricLearningLoss(Reversed())(vectors(), None, PAIRS)

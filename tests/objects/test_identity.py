@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,6 +167,7 @@ KINDS: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "a dataclass": (lambda v: Settings(0.1, Settings(v)), 0.5, 0.9),
     "an array with a long repr": (lambda v: Thing(a=big(v)), 0.5, 0.9),
     "an array with a long repr, closed over": (lambda v: closing(big(v)), 0.5, 0.9),
+    "a random generator": (lambda v: Thing(r=random.Random(v)), 1, 2),
     "an array of objects": (
         lambda v: Thing(a=np.array([Settings(v), None], dtype=object)), 0.5, 0.9,
     ),
@@ -226,6 +228,27 @@ def test_a_function_is_described_with_the_globals_that_it_reads(
     assert source_hash(rate) != before
     monkeypatch.undo()
     assert source_hash(rate) == before
+
+
+class Counted:
+    """An object with a slot and a property that is never the same."""
+
+    __slots__ = ("value",)
+    reads = 0
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    @property
+    def number(self) -> int:
+        """How often this was read."""
+        type(self).reads += 1
+        return self.reads
+
+
+def test_what_an_object_computes_is_no_part_of_it() -> None:
+    assert source_hash(Counted(1)) == source_hash(Counted(1)) != source_hash(Counted(2))
+    assert Counted.reads == 0
 
 
 LOOP: list[Any] = [1]

@@ -72,6 +72,10 @@ def test_queries_without_a_direction_are_refused(built):
         Gallery(built).search([[1.0] * 8, [0.0] * 8])
     with pytest.raises(DataError, match="same number of columns"):
         Gallery(built).search(np.ones((2, 9)))
+    for shape in ((8,), (1, 1, 8)):
+        for query in (np.ones(shape), np.zeros(shape)):
+            with pytest.raises(DataError, match="must be matrices with the same number"):
+                Gallery(built).search(query)
     with pytest.raises(ConfigError, match="k: must be a whole number, got 0"):
         Gallery(built).search(np.ones((2, 8)), 0)
 

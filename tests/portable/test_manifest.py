@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from siamkit import portable
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import sealed
 from siamkit.portable.manifest import (
@@ -188,6 +189,15 @@ def test_the_room_needs_neither_torch_nor_pydantic():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert not {"torch", "pydantic", "timm", "scipy"} & set(loaded.stdout.split())
+
+
+def test_types_that_only_annotations_name_are_not_imported():
+    """They would make the first import longer."""
+    names = sorted(path.stem for path in Path(portable.__path__[0]).glob("[a-z]*.py"))
+    modules = ", ".join(f"siamkit.portable.{name}" for name in names)
+    code = f"import sys, {modules}; sys.exit('numpy.typing' in sys.modules)"
+    assert len(names) > 20
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_folder_with_a_manifest_is_an_export_damaged_or_not(folder: Path, tmp_path: Path):

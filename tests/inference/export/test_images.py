@@ -37,6 +37,14 @@ def test_a_part_has_whole_classes_and_at_least_two(names, most):
     assert len(part) <= most or len(part.classes) <= 2
 
 
+def test_a_part_ends_at_the_first_class_that_does_not_fit():
+    """Smaller classes behind it would fit, but then large classes would be left out more often."""
+    images = image_set_of(["large"] * 9 + list("abcdef"))
+    sizes = {len(part_of(images, 4, seed)) for seed in range(60)}
+    # The large class comes first or second, third, fourth, or later.
+    assert sizes == {10, 2, 3, 4}
+
+
 def test_a_part_of_pairs_keeps_both_kinds():
     samples = tuple(Sample(Path(f"{n}.png"), n % 4, f"{n}.png") for n in range(40))
     rows = tuple((n, (n + 4) % 40) for n in range(36))

@@ -268,3 +268,11 @@ def test_a_query_of_zeros_is_refused(index):
     queries[1] = 0
     with pytest.raises(DataError, match="query 1: the embedding consists of zeros"):
         opened.search(queries)
+
+
+@pytest.mark.parametrize("shape", [(8,), (1, 1, 8)])
+@pytest.mark.parametrize("exact", [True, False])
+def test_queries_that_are_no_matrix_are_refused_as_such(index, shape, exact):
+    for query in (np.ones(shape), np.zeros(shape)):
+        with pytest.raises(DataError, match="must be matrices with the same number of columns"):
+            Index(index).search(query, exact=exact)
