@@ -13,7 +13,6 @@ from siamkit.portable.threads import in_threads
 _WHOLE = 1 << 20  # bytes of a file that is read whole
 _BLOCK = 16 << 10
 _STEPS = 64  # a larger file has a block at each end, and the blocks begin 1/64 of it apart
-_THREADS = 8
 
 
 def digest(images: ImageSet | None) -> str:
@@ -27,7 +26,7 @@ def digest(images: ImageSet | None) -> str:
     result = hashlib.sha256()
     samples = images.samples if images else ()
     paths = dict.fromkeys(sample.path for sample in samples)  # several boxes may share a file
-    contents = dict(zip(paths, in_threads(_content, paths, _THREADS), strict=True))
+    contents = dict(zip(paths, in_threads(_content, paths), strict=True))
     for sample in samples:
         line = f"{sample.key}\0{sample.label}\0{contents[sample.path]}\n"
         result.update(line.encode(errors="surrogatepass"))

@@ -11,8 +11,6 @@ from pathlib import Path
 from siamkit.data.images import Sample
 from siamkit.portable.threads import in_threads
 
-_THREADS = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -50,7 +48,7 @@ def found_in(images: Sequence[Image], known: Sequence[Sample]) -> list[bool | No
     ours, theirs = _sizes(left), _sizes(known)
     shared = set(_lengths(left, ours)) & set(theirs.values()) - {None}
     read = {path for sizes in (ours, theirs) for path, size in sizes.items() if size in shared}
-    content = dict(zip(read, in_threads(_sha256, list(read), _THREADS), strict=True))
+    content = dict(zip(read, in_threads(_sha256, list(read)), strict=True))
     contents = {
         (content[sample.path], sample.box)
         for sample in known

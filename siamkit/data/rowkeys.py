@@ -23,8 +23,6 @@ from siamkit.portable.threads import in_threads
 if TYPE_CHECKING:
     from siamkit.data.loader import ViewDataset
 
-_THREADS = 8
-
 
 @dataclass(frozen=True)
 class FileDigest:
@@ -64,7 +62,7 @@ def each_digest(paths: Sequence[Path]) -> Iterator[FileDigest]:
     Raises:
         DataError: A file cannot be read.
     """
-    return in_threads(_digest, paths, _THREADS)  # hashing releases the interpreter's lock
+    return in_threads(_digest, paths)  # hashing releases the interpreter's lock
 
 
 def _digest(path: Path) -> FileDigest:

@@ -26,8 +26,6 @@ from .geometry import Box
 from .pixel_budget import Claim, decoded_at_once
 from .threads import in_threads
 
-_THREADS = 8
-
 R = TypeVar("R")
 
 
@@ -93,9 +91,8 @@ def look(
         except DataError as error:
             return Facts(path, error.what, hint=None if error.hint == REPAIR else error.hint)
 
-    # Threads hide the latency of network file systems.
     with quiet():
-        yield from in_threads(_sharing(facts), paths, _THREADS)
+        yield from in_threads(_sharing(facts), paths)
 
 
 def largest_value(paths: Sequence[Path], how: Decoding = RGB) -> float:
@@ -117,7 +114,7 @@ def largest_value(paths: Sequence[Path], how: Decoding = RGB) -> float:
             return float(image.getextrema()[1])  # type: ignore[arg-type]
 
     with quiet():
-        return max(in_threads(_sharing(largest), paths, _THREADS))
+        return max(in_threads(_sharing(largest), paths))
 
 
 def unreadable(

@@ -10,10 +10,15 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+THREADS = 8
+"""Enough to hide the latency of file systems, also of those on a network."""
+
 _AHEAD = 16  # items per thread
 
 
-def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def in_threads(
+    function: Callable[[T], R], items: Iterable[T], threads: int = THREADS
+) -> Iterator[R]:
     """Yield the function's result for each item, in order.
 
     Unlike ``ThreadPoolExecutor.map``, this function submits only a few items ahead, and submits no

@@ -21,7 +21,7 @@ from siamkit import api
 from siamkit.api.results import PruningResult
 from siamkit.compress import rounds
 from siamkit.compress.rounds import Wish
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import CheckpointError, ConfigError, Interrupted
 from siamkit.freezing.proof import fingerprints
 from siamkit.inference.embedder import Embedder
 
@@ -278,6 +278,21 @@ def test_what_appears_in_the_place_during_the_pruning_is_not_replaced(
     with pytest.raises(ConfigError, match="the run directory is not empty"):
         siamkit.prune(trained, tmp_path / "new", ratio=0.3)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["notes.txt"]
+
+
+def test_a_signal_between_two_rounds_says_that_nothing_was_written(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: Any) -> Any:
+        raise Interrupted("stopped by SIGTERM after step 7 of epoch 2", exit_code=143, hint="old")
+
+    monkeypatch.setattr(rounds, "resume", stopped)
+    with pytest.raises(Interrupted) as caught:
+        siamkit.prune(trained, tmp_path / "new", ratio=0.3, iterations=2)
+    error = caught.value
+    told = "stopped by SIGTERM between two rounds of pruning; nothing was written"
+    assert (error.what, error.exit_code, error.hint) == (told, 143, "run the command again")
+    assert not (tmp_path / "new").exists()
 
 
 # --- kills ---------------------------------------------------------------------------------------

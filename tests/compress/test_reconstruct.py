@@ -55,7 +55,7 @@ def test_channels_that_are_always_zero_do_no_harm() -> None:
     assert torch.isfinite(found).all()
 
 
-@pytest.mark.parametrize(("side", "step"), [(12, 1), (16, 1), (23, 2), (40, 6)])
+@pytest.mark.parametrize(("side", "step"), [(12, 1), (16, 1), (23, 2), (32, 4), (40, 6)])
 def test_of_large_maps_every_so_many_positions_count(side: int, step: int) -> None:
     """A batch of 8 has 8 * side * side positions, of which 2,048 to 4,096 count."""
     net = nn.Sequential(nn.Identity(), nn.Conv2d(3, 2, 1)).eval()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,3 +164,8 @@ def test_reading_can_be_stopped_between_two_files(image_folder: Path) -> None:
             ViewDataset(class_images(scan(image_folder)), EvalView(PREPROCESSING), 0), check=check
         )
     assert calls == 3
+
+
+def test_keys_of_rows_need_no_torch() -> None:
+    code = "import sys, siamkit.data.rowkeys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -362,6 +362,16 @@ def test_large_images_below_the_cap_are_fine_without_a_warning(path):
     assert unreadable([path]) == []
 
 
+def test_of_a_file_with_a_problem_nothing_else_is_known(path):
+    [facts] = look([path])
+    assert (facts.path, facts.problem, facts.hint) == (path, "no such file", None)
+    assert (facts.format, facts.mode, facts.size) == ("", "", (0, 0))
+    assert facts.oriented and not facts.deep
+    Image.new("RGB", (3, 2)).save(path, "PNG")
+    [facts] = look([path])
+    assert (facts.problem, facts.format, facts.mode, facts.size) == (None, "PNG", "RGB", (3, 2))
+
+
 def test_unreadable_lists_the_bad_files_in_order(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(20)]
     for i, path in enumerate(paths):

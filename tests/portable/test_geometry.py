@@ -46,6 +46,25 @@ def test_a_centre_crop_lies_within_the_image(
     assert 0 <= top < bottom <= size[1]
 
 
+@pytest.mark.parametrize(
+    ("size", "target", "crop_pct", "region"),
+    [
+        # 74 x 37 pixels after the resize, of which 32 x 32 in the middle are kept.
+        ((100, 50), (32, 32), 0.875, (21 * 100 / 74, 2 * 50 / 37, 53 * 100 / 74, 34 * 50 / 37)),
+        ((50, 100), (32, 32), 0.875, (2 * 50 / 37, 21 * 100 / 74, 34 * 50 / 37, 53 * 100 / 74)),
+        ((10, 10), (32, 32), 1.0, (0, 0, 10, 10)),
+        # The input is wide: the height decides.
+        ((60, 60), (40, 20), 1.0, (0, 15, 60, 45)),
+        # 21 * (236 / 21) is a little less than 236 in floating-point numbers.
+        ((21, 21), (224, 224), 0.95, (6 * 21 / 236, 6 * 21 / 236, 230 * 21 / 236, 230 * 21 / 236)),
+    ],
+)
+def test_a_centre_crop_keeps_the_middle_of_the_resized_image(
+    size: tuple[int, int], target: tuple[int, int], crop_pct: float, region: tuple[float, ...]
+) -> None:
+    assert centre_crop(size, target, crop_pct) == pytest.approx(region)
+
+
 @given(SIZES, TARGETS)
 def test_padding_keeps_all_in_the_targets_shape(
     size: tuple[int, int], target: tuple[int, int]

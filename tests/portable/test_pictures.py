@@ -115,6 +115,7 @@ def test_arrays_are_pixels_of_8_bits_16_bits_or_shares():
     shares = np.array([[0.0, 0.001], [0.5, 1.0]])
     assert np.asarray(picture_of(shares, "x")).tolist() == [[0, 0], [128, 255]]
     assert np.array_equal(np.asarray(picture_of(DEEP, "x")), DEEP)
+    assert np.asarray(picture_of(np.array([[0.2, 0.6]]), "x")).tolist() == [[51, 153]]
     one = picture_of(bytes_[..., :1], "x")
     assert one.mode == "L" and np.array_equal(np.asarray(one), bytes_[..., 0])
     narrow = bytes_[:, :1]

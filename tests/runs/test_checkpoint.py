@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -361,3 +363,10 @@ def test_an_old_checkpoint_that_cannot_be_removed_ends_no_run(
     checkpoint.slim(tmp_path, load(tmp_path / "epoch-2"), {"epoch": 4})
     assert load(tmp_path / "epoch-2").is_slim
     assert pointed_to(tmp_path, LATEST) == "epoch-2"
+
+
+def test_readers_of_checkpoints_import_no_torch() -> None:
+    code = (
+        "import sys, siamkit.runs.checkpoint, siamkit.runs.seen; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,7 @@ from torch import nn
 from siamkit import api
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.inference.export import graphs
+from siamkit.inference.export.capture import reason
 from siamkit.inference.export.checking import COSINE, cosines
 from siamkit.inference.export.formats import FORMATS
 from siamkit.inference.export.graphs import export_graph
@@ -77,6 +78,7 @@ def test_int8_is_smaller_and_close_to_float32(format, name, subject_of, tmp_path
     runner, _ = graphs._written(subject, spec, backend, images, plain)
     quantizer = backend.quantizer(plain, calibration_images(subject), tmp_path)
     assert quantizer.layers and set(quantizer.weightless) < set(quantizer.layers)
+    assert quantizer.weightless, "additions, at least"
     assert len(set(quantizer.layers)) == len(quantizer.layers)
     quantizer.write(quantizer.weightless, int8)
     assert cosines(backend.run(int8)(images), runner(images)).min() > 0.95
@@ -205,3 +207,23 @@ def test_a_threshold_that_was_fitted_again_is_measured_on_the_int8_network(
         ("torch", "float32", False), ("onnx", "float32", False), ("onnx", "int8", True),
     ]  # fmt: skip
     assert made.layers == 9 and made.floats == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "ValueError"), ("--- \n 123", "ValueError"), ("short", "ValueError: short"),
+        ("=====\n  the first  \nthe second", "ValueError: the first"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_library_is_its_first_line_with_words(text, told):
+    assert reason(ValueError(text)) == told
+
+
+def test_a_long_reason_is_cut():
+    whole = reason(ValueError("x" * 100))
+    assert whole == f"ValueError: {'x' * 100}"
+    cut = reason(ValueError("x" * 10_000))
+    assert cut.endswith("x...") and len(cut) < 1000
+    length = len(cut) - len("ValueError: ...")
+    assert reason(ValueError("x" * length)) == f"ValueError: {'x' * length}"

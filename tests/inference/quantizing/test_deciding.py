@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
+from siamkit.data.images import ImageSet, image_set_of
 from siamkit.errors import ConfigError
 from siamkit.inference.export.subject import Row
-from siamkit.inference.quantizing.deciding import LIMIT, notices_on, require_quality
+from siamkit.inference.quantizing.deciding import LIMIT, choice_of, notices_on, require_quality
 from siamkit.inference.quantizing.search import Choice
 from siamkit.model.machine import Machine
 
@@ -69,3 +76,73 @@ def test_a_network_that_costs_more_than_the_limit_is_refused(name: str) -> None:
 
 def test_the_limit() -> None:
     assert LIMIT == 0.02
+
+
+@dataclass(frozen=True)
+class Val:
+    """Images of three pixels, which are their embeddings."""
+
+    images: ImageSet
+    preprocessing: Any = None
+    max_pixels: int = 1
+    most: int = 1000
+
+    def together(self) -> Any:
+        return np.eye(3, dtype=np.float32)[self.images.labels]
+
+
+class Broken:
+    """Has three layers; only if the first stays in float32 are there embeddings."""
+
+    layers = ("first", "second", "third")
+
+    def __init__(self, weightless: Collection[str] = ()) -> None:
+        self.weightless = weightless
+
+    def quantized(self, floats: Collection[str]) -> Any:
+        return lambda images: images if "first" in floats else images * np.nan
+
+    def write(self, floats: Collection[str], path: Any) -> None:
+        raise AssertionError("is not asked for")
+
+
+def test_layers_without_which_there_are_no_embeddings_stay_in_float32() -> None:
+    said: list[str] = []
+    val = Val(image_set_of(["a", "a", "b", "b", "c", "c"]))
+    subject: Any = SimpleNamespace(val=val, seed=0, say=said.append)
+    found = choice_of(subject, Broken(), lambda images: images, np.ones((7, 3), np.float32))
+    assert found == Choice(("first",), 0.0, 3)
+    assert said == [
+        "quantizes, calibrated on 7 training images",
+        "int8: the quality falls by 1.000",
+        "int8 with 1 of 3 layers in float32: the quality falls by 0.000",
+    ]
+
+
+def test_the_layers_without_weights_are_tried_first() -> None:
+    said: list[str] = []
+    val = Val(image_set_of(["a", "a", "b", "b", "c", "c"]))
+    subject: Any = SimpleNamespace(val=val, seed=0, say=said.append)
+    quantizer = Broken(weightless=("first", "third"))
+    found = choice_of(subject, quantizer, lambda images: images, np.ones((7, 3), np.float32))
+    assert found == Choice(("first", "third"), 0.0, 3)
+    assert said[1:] == [
+        "int8: the quality falls by 1.000",
+        "int8 with 2 of 3 layers in float32: the quality falls by 0.000",
+    ]
+
+
+def test_a_part_of_many_validation_images_is_measured() -> None:
+    sizes: list[int] = []
+
+    def plain(images: Any) -> Any:
+        sizes.append(len(images))
+        return images
+
+    images = image_set_of([f"{n % 3}" for n in range(90)])
+    for most, batches in ((1000, [32, 32, 26]), (60, [32, 28])):
+        sizes.clear()
+        val = replace(Val(images), most=most)
+        subject: Any = SimpleNamespace(val=val, seed=0, say=lambda text: None)
+        choice_of(subject, Broken(("first",)), plain, np.ones((40, 3), np.float32))
+        assert sizes == [*batches, 32], "the last ones are calibration images"
