@@ -335,7 +335,7 @@ class Embedder(TextRepr):
         require_one_each(*sides)
         one, other = of_both(self._vectors, sides)
         require_direction(np.concatenate([one, other]), ("a", "b"))
-        return calibration.verdict(float(cosine(directions(one) @ directions(other).T)[0, 0]))
+        return calibration.verdict(float(cosine(directions(one) @ directions(other).T).item()))
 
     def search(
         self,

@@ -24,6 +24,7 @@ from siamkit.comparison.recipe import (
     training_epochs,
     trial_lengths,
 )
+from siamkit.comparison.results import ArmResult
 from siamkit.errors import ConfigError, DataError
 from siamkit.runs.open import OpenRun
 
@@ -313,6 +314,31 @@ def test_the_time_is_told_before_the_trials(
     assert [arm.trains for arm in plan.arms] == [False, False] + [True] * arms
     assert (base.train.epochs, base.train.epoch_steps) == (epochs, 25)
     assert plan.budget == pytest.approx(0.6 * budget)
+
+
+def test_the_pace_is_measured_by_a_few_steps(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 16 s, 8 s are 8 steps, 2 s the evaluation, and 6 s the start and the features."""
+
+    def compare(*_: Any, **__: Any) -> Any:
+        raise Asked
+
+    def run_arm(configs: Any, variants: Any, registries: Any, metric: str, listeners: Any) -> Any:
+        (config,) = configs
+        assert (config.train.epochs, config.train.epoch_steps) == (1, 8)
+        for listen in listeners:
+            listen(siamkit.Event("phase_start", {"seconds": 99.0}))
+            listen(siamkit.Event("epoch_end", {"train_seconds": 8.0, "seconds": 10.0}))
+        return ArmResult(seconds=15.0, filling=1.0, steps=8)
+
+    monkeypatch.setattr(recipes, "compare", compare)
+    monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(recipes, "_steps", lambda *_: 5)
+    monkeypatch.setattr(recipes, "run_arm", run_arm)
+    # 2 * (6 + 3 * 2) = 24 s for the networks without training, 6 + 5 * 7 = 41 s for a trial, then
+    # 6 + 4 * 7 = 34 s for the training, and 5 s for the report.
+    assert told(values, 50.0, tmp_path)[1].expected == 24 + 41 + 34 + 5
 
 
 @pytest.mark.parametrize(("classes", "folds"), [(8, 2), (12, 3)])

@@ -182,6 +182,16 @@ def test_another_time_is_told_from_15_percent_on(other, told):
     assert sentence.endswith(f"and costs {told}.")
 
 
+def test_of_a_network_that_takes_no_time_no_ratio_is_told():
+    done = compared({0: 0.1, 1: 0.1, 2: 0.7, 3: 0.7}, {2: 5.0, 3: 0.0}, noise=0.0)
+    results = dict(done.results)
+    for n in range(6):
+        value = result(0.71 if n % 2 else 0.6901, 1.0, 0, noise=0.0).test
+        results[3, n] = replace(results[3, n], test=value)
+    (sentence,) = (s for s in summary(replace(done, results=results))["verdict"][1:] if "'a'" in s)
+    assert sentence.endswith("and costs about as much.")
+
+
 def test_at_most_twenty_classes_are_shown_those_with_many_queries_first():
     done = compared(EVEN, noise=0.0)
     names = [f"{number:02}" for number in range(30)]

@@ -127,6 +127,7 @@ def test_strict_makes_a_leak_an_error(tmp_path: Path) -> None:
         notice.startswith("12 groups of images with the same content are in two splits")
         and "... and" not in notice
     )
+    assert notice.count("\n") == 4, "three of the groups, and where to see all"
     with pytest.raises(DataError, match=r"(?s)data: 12 groups of images.*\.\.\. and 2 more"):
         require_apart(sets, "data", strict=True)
     assert require_apart({"train": sets["train"]}, "data", strict=True) == []

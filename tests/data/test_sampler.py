@@ -200,6 +200,10 @@ def test_items_are_looked_at_a_few_times_each(monkeypatch):
     ([4] * 300, 1204, 4, [
         "batches have 300 classes x 4 images = 1200 images instead of 1204, because there are only "
         "300 classes: set batch_size=1200, or add classes"]),
+    # Images of small classes are repeated within a batch, but no class makes the epoch long.
+    ([4] + [1] * 15, 64, 4, [
+        "15 of 16 classes have fewer than 4 images: some of these images appear more than once in "
+        "a batch; add images, or set train={'images_per_class': ...} lower"]),
     # 9 batches of 8 images are three times as many as the 24 images; 10 are more than 26.
     ([18, 2, 2, 2], 8, 2, []),
     ([20, 2, 2, 2], 8, 2, [

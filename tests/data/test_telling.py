@@ -1,5 +1,6 @@
 """The images that are shown of a set: the odd ones first, then others of other classes."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,16 @@ def test_odd_images_leave_half_of_the_places_to_classes():
     images = [traits((40, 400), "I;16", True), traits((4, 4)), traits(mode="L"), *plain(5)]
     found = telling(images, 40, 4)
     assert sum(c.why == "the first of its class" for c in found) == 2
+
+
+@pytest.mark.parametrize(("most", "odd"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (8, 4)])
+def test_odd_images_take_at_most_half_of_the_places_rounded_up(most, odd):
+    images = [traits((40, 400), label=7), traits((4, 4), label=7), *plain(9)]
+    images[3] = traits(mode="L")
+    images[4] = traits(mode="I;16", deep=True)
+    images[6] = traits(mode="P", label=1)
+    found = telling(images, 40, most)
+    assert sum("of its class" not in c.why for c in found) == odd
 
 
 def test_images_of_one_size_have_no_smallest_one():

@@ -66,6 +66,16 @@ def test_the_inputs_of_all_passes_wait_and_gradients_exist_from_the_second_on() 
     assert several.activations < eight.activations, "with a loss of its own, no pass waits"
 
 
+def test_before_the_last_pass_the_inputs_of_the_others_wait() -> None:
+    net = nn.Sequential(nn.Linear(1000, 10), nn.ReLU(), nn.Linear(10, 10))
+    # The loss is the peak, while the graph of one pass is alive.
+    one, two, three = (
+        step(net, torch.zeros(1, 1000), 4, count=count, loss=10**8).activations
+        for count in (1, 2, 3)
+    )
+    assert (two - one, three - two) == (4 * 4 * 1000, 4 * 4 * 1000)
+
+
 def test_the_loss_counts_while_the_graph_of_a_pass_is_alive() -> None:
     net = nn.Sequential(nn.Linear(10, 1000), nn.ReLU(), nn.Linear(1000, 10))
     example = torch.zeros(1, 10)

@@ -240,10 +240,21 @@ def test_a_model_for_torch_is_refused(kind, folder):
 
 def test_a_missing_package_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        ConfigError, match=r"needs the package onnxruntime.*pip install onnxruntime"
-    ):
+    with pytest.raises(ConfigError) as caught:
         ExportedModel(folder)
+    assert caught.value.what == "needs the package onnxruntime"
+    assert caught.value.hint == "pip install onnxruntime"
+
+
+@pytest.mark.parametrize("error", [ImportError("libgomp.so"), ModuleNotFoundError("x", name="x")])
+def test_a_package_that_does_not_load_is_told_with_the_reason(error, folder, monkeypatch):
+    def fails(name):
+        raise error
+
+    monkeypatch.setattr(sessions, "_package", fails)
+    with pytest.raises(ConfigError) as caught:
+        ExportedModel(folder)
+    assert caught.value.what == f"needs the package onnxruntime, which does not load: {error}"
 
 
 def test_without_a_threshold_there_are_embeddings_but_no_verdicts(folder, image_folder):
