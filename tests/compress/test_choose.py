@@ -43,6 +43,12 @@ def test_channels_of_no_importance_go_first() -> None:
     assert COSTS.after(GROUPS, removed) <= 880
 
 
+def test_a_target_that_is_reached_already_removes_nothing() -> None:
+    importance = {"a": [0.0] * 16, "b": [0.0] * 24}
+    assert choose(GROUPS, importance, COSTS, 1000) == {}
+    assert choose(GROUPS, importance, COSTS, 999.9) != {}
+
+
 def test_what_costs_more_goes_before_what_costs_less() -> None:
     # A channel of a costs (100 + 400) / 16 = 31, one of b (400 + 300) / 24 = 29.
     removed = choose(GROUPS, {"a": [1.0] * 16, "b": [1.0] * 24}, COSTS, 900)

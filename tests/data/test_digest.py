@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from siamkit.data.digest import digest
-from siamkit.data.images import ImageSet, Sample
+from siamkit.data.images import ImageSet, Sample, Tuples
 
 
 def folder(root: Path, side: int = 20, kind: str = "bmp") -> ImageSet:
@@ -119,3 +120,26 @@ def test_a_file_of_several_boxes_is_read_once(
     samples = tuple(Sample(path, 0, f"a {box}", box) for box in boxes)
     digest(ImageSet(samples, ("a",)))
     assert read == [path]
+
+
+def hashed(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 3_000_000])
+def test_the_digest_stays_that_of_the_runs_that_there_are(tmp_path: Path, size: int) -> None:
+    """A run knows its data again by this number, also with a later siamkit."""
+    content = np.random.default_rng(0).bytes(size)
+    (tmp_path / "a.png").write_bytes(content)
+    images = ImageSet((Sample(tmp_path / "a.png", 0, "k"),), ("a",))
+    parts = [content]
+    if size > 1 << 20:  # 65 blocks of 16 KiB, from the start to the end
+        starts = [number * (size - 16_384) // 64 for number in range(65)]
+        parts = [content[start : start + 16_384] for start in starts]
+        assert starts[-1] + 16_384 == size
+    own = hashed(f"{size}\n".encode(), *parts)
+    assert digest(images) == hashed(f"k\0{0}\0{own}\n".encode())
+    pair = replace(images, tuples=Tuples(((0, 0),), (True,)))
+    assert digest(pair) == hashed(f"k\0{0}\0{own}\n".encode(), b"(((0, 0),), (True,), None)")
+    roles = replace(images, query=(True,))
+    assert digest(roles) == hashed(f"k\0{0}\0{own}\n".encode(), b"((True,), None)")

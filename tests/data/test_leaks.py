@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from siamkit.data import leaks
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.leaks import Contents, Group, require_apart
 from siamkit.errors import DataError
@@ -149,6 +150,19 @@ def test_what_looks_the_same_is_found(tmp_path: Path) -> None:
     found = contents.near_duplicates(lambda *step: steps.append(step))
     assert keys(found) == [{"train/3.png", "val/smaller.jpg"}, {"train/7.png", "val/blurred.png"}]
     assert steps[-1] == ("compare images", 25, 25), "copies are hashed once"
+
+
+@pytest.mark.parametrize(("bits", "near"), [(1, True), (4, True), (5, False), (64, False)])
+def test_images_look_the_same_if_at_most_four_of_their_64_bits_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, near: bool
+) -> None:
+    other = (2**bits - 1) ^ 0x0123456789ABCDEF
+    known = {"1.png": 0x0123456789ABCDEF, "x.png": other}
+    monkeypatch.setattr(leaks, "_perceptual_hash", lambda sample, how: known[sample.path.name])
+    train = image_set(tmp_path, "train", {"1.png": picture(1)})
+    val = image_set(tmp_path, "val", {"x.png": picture(2)})
+    found = Contents({"train": train, "val": val}).near_duplicates()
+    assert keys(found) == [{"train/1.png", "val/x.png"}] * near
 
 
 def test_near_copies_of_one_image_are_one_group(tmp_path: Path) -> None:

@@ -276,3 +276,20 @@ def test_a_file_in_a_folder_that_cannot_be_entered_is_told(nobody: Any, tmp_path
     items = [Item(tmp_path / "locked" / "a.png", "a", None)]
     with nobody(), pytest.raises(DataError, match=r"a\.png: cannot read the image: Permission"):
         write_items(items, tmp_path / "new")
+
+
+@pytest.mark.parametrize("label", [-1, 3, 4])
+def test_a_label_without_a_name_is_told_with_what_there_is(label: int) -> None:
+    class Named(Dataset[Any]):
+        classes = ("a", "b", "c")
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Any:
+            return np.zeros((4, 4), np.uint8), label
+
+    with pytest.raises(
+        DataError, match=f"has no name for this label, got {label}, allowed: 0 to 2"
+    ):
+        list(items_of(Named(), []))

@@ -513,6 +513,19 @@ def test_images_in_a_folder_that_cannot_be_entered_are_told_by_row(
         load(listed)
 
 
+def test_class_folders_may_have_the_names_of_splits(make_images: Callable[..., Path]) -> None:
+    folder = make_images(dict.fromkeys(("cat", "dog", "test", "val", "train"), 4))
+    splits = load(folder)
+    assert splits.test is None
+    assert {*splits.train.classes, *splits.val.classes} == {"cat", "dog", "test", "val", "train"}
+
+
+def test_split_folders_beside_other_folders_are_refused(make_images: Callable[..., Path]) -> None:
+    folder = make_images({"train/a": 2, "val/a": 2, "more/a": 1})
+    with pytest.raises(DataError, match="has train/ beside val/ or test/, but also images"):
+        load(folder)
+
+
 def test_a_wrong_root_is_told_with_the_right_one(people: Path, tmp_path: Path) -> None:
     listed = table(tmp_path / "m.csv", "path,label", rows_of(people))
     below = rf"the paths exist below {people}: use data={{'root': '{people}'}}"

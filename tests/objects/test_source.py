@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import linecache
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +86,16 @@ def test_the_globals_of_inner_functions_count_too() -> None:
 )  # fmt: skip
 def test_code_of_python_torch_and_siamkit_is_known_by_name(module: str, known: bool) -> None:
     assert is_framework(module) is known
+
+
+def test_a_file_that_is_no_longer_python_gives_no_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "changed_module.py"
+    path.write_text("one = lambda x: x + 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("changed_module")
+    assert text_of(module.one.__code__) == "lambda x: x + 1"
+    path.write_text("one = lambda x: (\n")
+    linecache.clearcache()
+    assert text_of(module.one.__code__) is None

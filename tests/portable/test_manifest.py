@@ -141,6 +141,42 @@ def test_the_writer_refuses_what_a_reader_would_refuse(images, message, folder: 
     assert (folder / MANIFEST).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("images", {"size": (1, 1 << 16), "max_pixels": 1}),
+        ("images", {"size": (1 << 16, 1)}),
+        ("images", {"crop_pct": 1.0}),
+        ("tensors", {"width": 1}),
+        ("tensors", {"width": 1 << 20}),
+    ],
+)
+def test_values_at_their_bounds_are_valid(part, changes, tmp_path: Path):
+    about = manifest_of(tmp_path)
+    changed = {part: replace(getattr(about, part), **changes)}
+    if "size" in changes:
+        changed["tensors"] = replace(about.tensors, shape=(3, *changes["size"]))
+    folder = folder_of(tmp_path / "export", **changed)
+    assert getattr(read_manifest(folder), part) == changed[part]
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("images", {"size": (0, 64)}), ("images", {"size": (64, (1 << 16) + 1)}),
+        ("images", {"crop_pct": 0.0}),
+        ("tensors", {"width": 0}), ("tensors", {"width": (1 << 20) + 1}),
+        ("tensors", {"shape": (5, 64, 64)}), ("tensors", {"shape": (0, 64, 64)}),
+        ("tensors", {"input": ""}), ("tensors", {"output": ""}),
+    ],
+)  # fmt: skip
+def test_values_beyond_their_bounds_are_refused(part, changes, folder: Path):
+    about = read_manifest(folder)
+    (name,) = changes
+    with pytest.raises(CheckpointError, match=rf"{part}\.{name}"):
+        write_manifest(folder, replace(about, **{part: replace(getattr(about, part), **changes)}))
+
+
 def test_the_writer_refuses_files_that_changed_since_they_were_sealed(folder: Path):
     manifest = read_manifest(folder)
     (folder / "model.onnx").write_bytes(b"another network")

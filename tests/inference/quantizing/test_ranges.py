@@ -104,6 +104,14 @@ def test_layers_keep_their_names_and_nameless_ones_get_names_of_their_own(tmp_pa
     assert set(made.weightless) == {"Add_4"}
 
 
+def test_weights_are_not_measured(net: Net, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    found = quantizer(net, torch.randn(4, 3, 8, 8), tmp_path).ranges
+    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    constants = {tensor.name for tensor in graph.initializer}
+    assert constants and not constants & found.keys()
+
+
 def test_an_activation_that_is_not_finite_is_an_error(net: Net, tmp_path: Path) -> None:
     net.first.weight[0, 0, 0, 0] = torch.inf
     with pytest.raises(ConfigError, match="an activation is NaN or infinite"):
