@@ -50,6 +50,7 @@ def test_a_smaller_layer_is_what_torch_builds_of_that_size(
     [
         nn.Conv2d(6, 6, 3, groups=3),
         nn.Conv2d(6, 12, 3, groups=6),
+        nn.Conv2d(12, 6, 3, groups=6),
         nn.GroupNorm(2, 6),
         nn.LayerNorm(6),
         nn.Embedding(6, 6),

@@ -95,7 +95,9 @@ def test_every_command_works_on_the_new_run(done: PruningResult, tmp_path: Path)
     )
     siamkit.calibrate(run, far=0.2)
     assert siamkit.write_report(run, tmp_path / "report.html")
-    assert "pruned: run" in (tmp_path / "report.html").read_text()
+    best = api.open_run(run.with_name("run"))
+    about = f"pruned: run, epoch {best.best_epoch + 1} (network {best.checkpoint().network[:12]})"
+    assert about in (tmp_path / "report.html").read_text()
     assert siamkit.resume(run).metrics["best"]
 
 

@@ -223,6 +223,34 @@ def test_greyscale_makes_the_channels_equal():
     assert torch.equal(result[0], result[1]) and torch.equal(result[1], result[2])
 
 
+@pytest.mark.parametrize("option", ["grayscale", "blur"])
+@pytest.mark.parametrize("probability", [0.25, 0.75])
+def test_a_change_is_made_as_often_as_asked_for(option, probability):
+    image = noise(16, 16)
+    plain, view = only(16)(image, 0), only(16, **{option: probability})
+    changed = sum(not torch.equal(view(image, seed), plain) for seed in range(200))
+    assert abs(changed - 200 * probability) < 25
+
+
+def test_a_blur_is_between_none_and_two_pixels_wide():
+    """A point becomes a Gaussian, whose peak tells its width."""
+    image = Image.new("RGB", (33, 33))
+    image.putpixel((16, 16), (255, 255, 255))
+    view = only(33, blur=1)
+    peaks = [float(view(image, seed)[0, 16, 16]) for seed in range(60)]
+    # Of a sharp point all is left, and of one that is blurred by two pixels 1 / (2 pi 4) = 0.04.
+    assert 0.02 < min(peaks) < 0.06 and max(peaks) > 0.9
+
+
+def test_images_are_rotated_either_way_up_to_the_largest_angle():
+    image = Image.new("RGB", (41, 41))
+    image.paste("white", (20, 0, 41, 41))
+    turned = [only(41, rotate=30)(image, seed)[0] for seed in range(60)]
+    # Ten rows above the centre, the edge moves to the left or right by up to 10 tan 30° = 5.8.
+    shifts = [10 + int((one[10, 10:32] > 0.5).int().argmax()) - 20 for one in turned]
+    assert -7 < min(shifts) < -3 and 3 < max(shifts) < 7
+
+
 def test_blur_smooths():
     image = noise(32, 32)
     sharp, blurred = only(32)(image, 0), only(32, blur=1)(image, 2)

@@ -127,8 +127,10 @@ def test_where_the_system_does_not_tell_nothing_is_known(
 ) -> None:
     monkeypatch.setattr(cores, "_STAT", tmp_path / "none")
     assert Usage.now() is None
-    (tmp_path / "none").write_text("cpu0 1 2\n")
-    assert Usage.now() is None
+    for text in ("cpu0 1 2\n", "cpu0 a b c d e f g h i j\n"):
+        (tmp_path / "none").write_text(text)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+        assert Usage.now() is None
 
 
 @given(st.floats(0, 100), st.floats(0, 1e6), st.floats(0, 1e6))

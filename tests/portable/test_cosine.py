@@ -74,6 +74,12 @@ def test_scores_are_whole_steps_within_one(products):
     assert given.tolist() == np.array(products, np.float32).tolist(), "the products stay"
 
 
+def test_a_step_is_about_a_millionth():
+    """An index with scores of other steps would rank other images first."""
+    values = np.array([0.5, 0.5 + 2.0**-20, 0.5 + 2.0**-22], np.float32)
+    assert cosine(values).tolist() == [0.5, 0.5 + 2.0**-20, 0.5]
+
+
 def test_infinity_has_the_largest_score_and_stays_infinite_in_steps():
     given = np.array([np.inf, -np.inf], np.float32)
     assert cosine(given).tolist() == [1, -1] and steps(given).tolist() == [np.inf, -np.inf]
