@@ -299,6 +299,32 @@ def test_settings_that_change_no_result_reach_a_run_that_was_stopped(
     assert figures(siamkit.compare(values, output=tmp_path / "c", **SMALL)) == figures(compared)
 
 
+def test_while_another_process_trains_an_arm_the_others_are_trained_here(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals = {"recall@1": {"a": (1, 0.5)}, "map@r": {"a": (1, 0.5)}}
+    result = comparing.ArmResult(totals, totals, seconds=1.0)
+    monkeypatch.setattr(comparing, "run_arm", lambda *_: result)
+    done: list[str] = []
+    other = ComparisonDir(tmp_path / "c").claimed((1, 0))
+    waited: list[list[str]] = []
+
+    def watch(step: Any) -> None:
+        if step.result is not None:
+            done.append(step.arm)
+        elif step.arm == "untrained" and not done:
+            assert other.__enter__()  # the other process takes the second arm
+
+    def sleep(seconds: float) -> None:
+        waited.append(list(done))
+        other.__exit__(None, None, None)  # and ends without a result
+
+    monkeypatch.setattr(comparing.time, "sleep", sleep)
+    siamkit.compare(common(), output=tmp_path / "c", watch=watch, **{**SMALL, "budget": 0.1})
+    assert waited == [["untrained", *SMALL["policies"]]]
+    assert done == ["untrained", *SMALL["policies"], "closed form"]
+
+
 def test_another_process_s_run_is_left_to_it(common: Common, tmp_path: Path) -> None:
     place = ComparisonDir(tmp_path)
     other = ComparisonDir(tmp_path)

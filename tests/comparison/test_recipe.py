@@ -316,6 +316,17 @@ def test_the_time_is_told_before_the_trials(
     assert plan.budget == pytest.approx(0.6 * budget)
 
 
+def test_an_epoch_of_many_steps_is_the_shortest_trial(
+    values: dict[str, Any], asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "_steps", lambda *_: 25)
+    (_, outlook) = told(values, 50.0, tmp_path)
+    # 22 s for the networks without training, 2 + 28 s for an epoch of a trial, as much for an
+    # epoch of the training, and 5 s for the report.
+    assert (outlook.expected, outlook.arms) == (22 + 30 + 30 + 5, 1)
+    assert asked[1].train.epochs == 1
+
+
 def test_the_pace_is_measured_by_a_few_steps(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -293,3 +293,29 @@ def test_a_label_without_a_name_is_told_with_what_there_is(label: int) -> None:
         DataError, match=f"has no name for this label, got {label}, allowed: 0 to 2"
     ):
         list(items_of(Named(), []))
+
+
+@pytest.mark.parametrize(
+    ("keys", "training", "got"),
+    [
+        ((), True, "nothing"), ((), False, "nothing"), (("trian",), True, "trian"),
+        (("trian",), False, "trian"), (("train", "dev"), True, "train, dev"),
+        (("val", "test"), True, "val, test"),
+    ],
+)  # fmt: skip
+def test_a_mapping_of_data_has_splits_as_keys(
+    keys: tuple[str, ...], training: bool, got: str
+) -> None:
+    data = {key: [(np.zeros((4, 4), np.uint8), "a")] for key in keys}
+    with pytest.raises(DataError, match=f"must have splits as keys, got '{got}'") as caught:
+        list(items_of(data, [], training=training))
+    assert ("'train' must be among them" in (caught.value.allowed or "")) == training
+
+
+@pytest.mark.parametrize(
+    ("keys", "training"),
+    [(("train",), True), (("train", "val", "test"), True), (("test",), False), (("val",), False)],
+)
+def test_a_mapping_of_known_splits_is_read(keys: tuple[str, ...], training: bool) -> None:
+    data = {key: [(np.zeros((4, 4), np.uint8), "a")] for key in keys}
+    assert [item.split for item in items_of(data, [], training=training)] == list(keys)

@@ -410,3 +410,11 @@ def test_memory_is_pinned_for_cuda_alone(
     embedder._device = torch.device(kind)
     with pytest.raises(Asked, match=str(pinned)):
         list(embedder.stream(image_folder))
+
+
+def test_a_batch_may_hold_one_image(net: siamkit.SiameseNet, image_folder: Path) -> None:
+    embedder = Embedder(net, workers=0)
+    parts = list(embedder.stream(image_folder / "class0", batch_size=1))
+    assert [len(part.paths) for part in parts] == [1] * 6
+    with pytest.raises(ConfigError, match="batch_size: must be a whole number, got 0"):
+        embedder.stream(image_folder / "class0", batch_size=0)

@@ -57,6 +57,8 @@ def test_it_gives_the_neighbours_that_the_index_gives(built):
     ours, theirs = Gallery(built).search(queries, 7), siamkit.load_index(built).search(queries, 7)
     assert ours.indices.tolist() == theirs.indices.tolist() and ours.paths == theirs.paths
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-6)
+    assert Gallery(built).search(queries).indices.shape == (5, 10)
+    assert siamkit.load_index(built).search(queries).indices.shape == (5, 10)
     rows, wanted = (found.rows()[0][0] for found in (ours, theirs))
     assert list(rows) == ["rank", "score", "label", "path"] and rows["path"] == wanted["path"]
 

@@ -212,8 +212,9 @@ def test_int8_networks_are_the_same_if_all_their_files_but_the_card_are(folder: 
         return replace(whole, files=files).fingerprint
 
     assert with_other(CARD) == whole.fingerprint
-    prints = [with_other(name) for name in ("model.onnx", "model.bin", "model.xml")]
-    assert len({whole.fingerprint, *prints}) == 4
+    names = ("model.onnx", "model.bin", "model.xml", "LICENSE", "A")
+    prints = [with_other(name) for name in names]
+    assert len({whole.fingerprint, *prints}) == 6
 
 
 def test_the_room_needs_neither_torch_nor_pydantic():

@@ -61,6 +61,9 @@ def test_batches_threads_and_streams_change_no_embedding(model, image_folder):
     assert [len(part.paths) for part in parts] == [7, 7, 7, 7, 7, 7, 6]
     np.testing.assert_allclose(np.concatenate([p.embeddings for p in parts]), whole, atol=1e-6)
     assert [path for part in parts for path in part.paths] == sorted(image_folder.rglob("*.png"))
+    assert [len(part.paths) for part in model.stream(image_folder / "class0", batch_size=1)] == [
+        1, 1, 1, 1, 1, 1,
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="batch_size"):
         model.stream(image_folder, batch_size=0)
 
@@ -187,7 +190,7 @@ def test_a_sealed_file_that_is_no_network_is_refused(folder):
     ],
 )
 def test_the_first_line_of_a_packages_message_is_told(problem, told, folder, monkeypatch):
-    def fails(content, threads):
+    def fails(content, threads, **how):
         raise RuntimeError(problem)
 
     monkeypatch.setattr(sessions, "onnx_network", fails)
@@ -198,7 +201,7 @@ def test_the_first_line_of_a_packages_message_is_told(problem, told, folder, mon
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("out of memory")])
 def test_memory_that_runs_out_is_no_damage(error, folder, monkeypatch):
-    def fails(content, threads):
+    def fails(content, threads, **how):
         raise error
 
     monkeypatch.setattr(sessions, "onnx_network", fails)

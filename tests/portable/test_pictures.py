@@ -146,7 +146,7 @@ def test_an_image_that_breaks_while_it_is_read_is_refused(files):
 
 @pytest.mark.parametrize(
     ("low", "high", "form"),
-    [(0, 65535, "PNG"), (0, 65536, "TIFF"), (-1, 65535, "TIFF"), (3, 4, "PNG")],
+    [(0, 65535, "PNG"), (0, 65536, "TIFF"), (-1, 65535, "TIFF"), (3, 4, "PNG"), (7, 7, "PNG")],
 )
 def test_integers_are_stored_in_16_bits_if_they_fit(low, high, form):
     image = Image.fromarray(np.array([[low, high]], dtype=np.int32))

@@ -276,3 +276,10 @@ def test_queries_that_are_no_matrix_are_refused_as_such(index, shape, exact):
     for query in (np.ones(shape), np.zeros(shape)):
         with pytest.raises(DataError, match="must be matrices with the same number of columns"):
             Index(index).search(query, exact=exact)
+
+
+def test_ten_results_are_the_default_and_an_exact_search_is_asked_for(index):
+    opened = Index(index)
+    queries = torch.from_numpy(opened.embeddings[:3].copy())
+    assert opened.search(queries).indices.shape == (3, 10)
+    assert opened.recall(queries) == opened.recall(queries, 10)
