@@ -12,7 +12,7 @@ import pytest
 
 from siamkit.comparison import unit
 from siamkit.comparison.results import ArmResult
-from siamkit.config import RunConfig
+from siamkit.config import RESUMABLE, Layer, RunConfig, flat
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.json_files import sealed
 from siamkit.runs.directory import RunDir
@@ -70,8 +70,9 @@ class Training:
         self.called.append(("fit", config.run_dir.name))
         return self.result(config.run_dir)
 
-    def resume(self, path: Path, registries: Any, listeners: Any) -> Any:
+    def resume(self, path: Path, registries: Any, listeners: Any, *, changes: Layer) -> Any:
         self.called.append(("resume", path.name))
+        self.changes = dict(flat(changes))
         if self.fails is not None:
             raise self.fails
         return self.result(path)
@@ -158,6 +159,7 @@ def test_the_time_of_earlier_sessions_counts_without_the_pause_between(
     begin(tmp_path / "a", [start(100.0), notice(107.0, "x"), start(200.0), notice(205.0, "x")])
     found = run("a")
     assert training.called == [("resume", "a")]
+    assert set(training.changes) == set(RESUMABLE), "what the command now says, and no more"
     assert found.seconds == 10 + 7 + 5
     begin(tmp_path / "b", [notice(50.0, "without a start"), notice(51.0, "x")])
     training.events["b"] = [start(60.0)]
