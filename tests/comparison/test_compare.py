@@ -303,8 +303,8 @@ def test_while_another_process_trains_an_arm_the_others_are_trained_here(
     common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     totals = {"recall@1": {"a": (1, 0.5)}, "map@r": {"a": (1, 0.5)}}
-    result = comparing.ArmResult(totals, totals, seconds=1.0)
-    monkeypatch.setattr(comparing, "run_arm", lambda *_: result)
+    result = working.ArmResult(totals, totals, seconds=1.0)
+    monkeypatch.setattr(working, "run_arm", lambda *_: result)
     done: list[str] = []
     other = ComparisonDir(tmp_path / "c").claimed((1, 0))
     waited: list[list[str]] = []
@@ -319,7 +319,7 @@ def test_while_another_process_trains_an_arm_the_others_are_trained_here(
         waited.append(list(done))
         other.__exit__(None, None, None)  # and ends without a result
 
-    monkeypatch.setattr(comparing.time, "sleep", sleep)
+    monkeypatch.setattr(working.time, "sleep", sleep)
     siamkit.compare(common(), output=tmp_path / "c", watch=watch, **{**SMALL, "budget": 0.1})
     assert waited == [["untrained", *SMALL["policies"]]]
     assert done == ["untrained", *SMALL["policies"], "closed form"]
@@ -472,9 +472,9 @@ def test_the_time_until_the_end_follows_from_the_runs_so_far(
     def run_arm(configs: Any, *others: Any) -> Any:
         trains = configs[0].train.epochs > 0
         seconds, filling = (10.0, 2.0) if trains else (1.0, 0.0)
-        return comparing.ArmResult(totals, totals, seconds=seconds, filling=filling)
+        return working.ArmResult(totals, totals, seconds=seconds, filling=filling)
 
-    monkeypatch.setattr(comparing, "run_arm", run_arm)
+    monkeypatch.setattr(working, "run_arm", run_arm)
     steps: list[Any] = []
 
     def ahead(**options: Any) -> list[float | None]:
