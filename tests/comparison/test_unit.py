@@ -53,14 +53,14 @@ class Training:
     """Stands for the training: each run writes its events, takes 10 s and gives its score."""
 
     def __init__(self) -> None:
-        self.events: dict[str, list[Event]] = {}
+        self.logged: dict[str, list[Event]] = {}
         self.scores: dict[str, float] = {}
         self.now = 0.0
         self.called: list[tuple[str, str]] = []
         self.fails: Exception | None = None
 
     def result(self, path: Path) -> dict[str, Any]:
-        write(path, self.events.get(path.name, [start(0.0)]))
+        write(path, self.logged.get(path.name, [start(0.0)]))
         self.now += 10.0
         best = {"recall@1": self.scores.get(path.name, 0.5), "epoch": 2}
         return {"metrics": {"best": best}, "run_dir": str(path), "epochs": 3}
@@ -105,7 +105,7 @@ def begin(path: Path, events: list[Event]) -> None:
 
 
 def test_a_run_is_described_by_its_log(training: Training, run: Callable[..., ArmResult]) -> None:
-    training.events["a"] = [
+    training.logged["a"] = [
         start(0.0, notices=("first", "second")),
         phase(1.0, 1, 10, stem=0, head=10),
         fill(2.0, 1.5, 3, 10),
@@ -132,9 +132,9 @@ def test_a_run_is_described_by_its_log(training: Training, run: Callable[..., Ar
 def test_a_batch_that_is_larger_than_the_data_holds_the_data(
     training: Training, run: Callable[..., ArmResult]
 ) -> None:
-    training.events["a"] = [start(0.0, images=6)]
+    training.logged["a"] = [start(0.0, images=6)]
     assert run("a").images == 15 * 6
-    training.events["b"] = [start(0.0, images=9)]
+    training.logged["b"] = [start(0.0, images=9)]
     assert run("b").images == 15 * 8
 
 
@@ -142,7 +142,7 @@ def test_of_several_variants_the_best_counts_and_all_take_time(
     training: Training, run: Callable[..., ArmResult]
 ) -> None:
     training.scores = {"a": 0.5, "b": 0.7, "c": 0.7}
-    training.events = {
+    training.logged = {
         "a": [start(0.0), fill(1.0, 1.0, 1, 1)],
         "b": [start(0.0, notices=("of b",)), fill(1.0, 2.0, 1, 1)],
         "c": [start(0.0, notices=("of c",))],
@@ -162,7 +162,7 @@ def test_the_time_of_earlier_sessions_counts_without_the_pause_between(
     assert set(training.changes) == set(RESUMABLE), "what the command now says, and no more"
     assert found.seconds == 10 + 7 + 5
     begin(tmp_path / "b", [notice(50.0, "without a start"), notice(51.0, "x")])
-    training.events["b"] = [start(60.0)]
+    training.logged["b"] = [start(60.0)]
     assert run("b").seconds == 10 + 1
 
 
