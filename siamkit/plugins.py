@@ -140,6 +140,11 @@ def select(selection: Selection) -> None:
     get.cache_clear()
 
 
+def selected() -> Selection | None:
+    """Return what :func:`select` has set; None if the environment selects."""
+    return _selection
+
+
 @lru_cache(maxsize=1)
 def get() -> Plugins:
     """Return the plugins, loaded on first use, with the entries that this process registered."""

@@ -70,6 +70,11 @@ def command_line(flag_of: FlagOf) -> Iterator[None]:
         _flag_of = before
 
 
+def in_use() -> FlagOf | None:
+    """Return the command line's spelling, to use it in another process; None for Python's."""
+    return _flag_of
+
+
 def on_command_line() -> bool:
     """Return whether messages are for a user of the command line, not of Python."""
     return _flag_of is not None

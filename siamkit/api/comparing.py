@@ -10,10 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from siamkit.api.configuring import Config, placed, resolved_call, values_of
-from siamkit.api.entries import registries
 from siamkit.api.helping import helping
 from siamkit.api.listening import checked
 from siamkit.api.recipes import require_seconds
@@ -30,10 +27,11 @@ from siamkit.config import RunConfig
 from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
-from siamkit.registry import Registry
+from siamkit.registry import GIVEN, HERE, Registry
 from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
 from siamkit.spelling import argument, setting
+from siamkit.training.build import providers
 
 POLICIES = ("freeze-all", "stages", "gradual-unfreeze", "full")
 """The freeze policies that are compared if nothing else is asked for."""
@@ -123,7 +121,6 @@ def compare(
     if one and not any(len(values) > 1 for values in axes.values()):
         axes = {"freeze.name": POLICIES, **axes}
     _require_protocol(metric, equal, budget, base)
-    base, helpers = _together(whole_number(jobs, argument("jobs"), least=1), base, known)
     if base.train.monitor is None:
         train = base.train.model_copy(update={"monitor": metric})
         base = base.model_copy(update={"train": train})
@@ -137,6 +134,7 @@ def compare(
         budget,
         equal,
     )
+    helpers = _helpers(whole_number(jobs, argument("jobs"), least=1), plan, base, known)
     folder = path_of(output, "output") if output is not None else unused(_default(base))
     place = ComparisonDir(Path(folder).absolute())
     notices: list[str] = []
@@ -172,34 +170,32 @@ def compare(
     return ComparisonResult(result)
 
 
-def _together(
-    jobs: int, base: RunConfig, known: Mapping[str, Registry]
-) -> tuple[RunConfig, Helpers | None]:
-    """Return a config with each process's share of the threads, and what starts the processes.
+def _helpers(
+    jobs: int, plan: Plan, base: RunConfig, known: Mapping[str, Registry]
+) -> Helpers | None:
+    """Return what starts the other processes; None for a single process.
 
     Args:
         jobs: The number of processes.
+        plan: The plan.
         base: The config of all arms.
         known: The registry of each component section.
 
     Raises:
-        ConfigError: A component is an object, which another process does not have.
+        ConfigError: A component is not installed, so another process does not have it.
     """
     if jobs == 1:
-        return base, None
-    installed = registries()
-    if objects := [section for section in installed if known[section] is not installed[section]]:
-        raise ConfigError(
-            "must be 1, because other processes do not have the objects of this one",
-            where=argument("jobs"),
-            got=jobs,
-            hint=f"install a plugin that registers the {objects[0]}, and name it",
-        )
-    if base.train.threads is None:
-        threads = max(1, torch.get_num_threads() // jobs)
-        train = base.train.model_copy(update={"threads": threads})
-        base = base.model_copy(update={"train": train})
-    return base, Helpers(jobs - 1, partial(helping, jobs - 1))
+        return None
+    for arm in plan.arms:
+        for section, provider in providers(config_of(base, known, arm), known).items():
+            if provider.distribution in (GIVEN, HERE):
+                raise ConfigError(
+                    "must be 1, because other processes do not have the objects of this one",
+                    where=argument("jobs"),
+                    got=jobs,
+                    hint=f"install a plugin that registers the {section}, and name it",
+                )
+    return Helpers(jobs - 1, helping)
 
 
 _TAKEN = (

@@ -12,7 +12,7 @@ from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.equal import first_round, with_equal_times
 from siamkit.comparison.folds import Images, divide, open_images, write_tables
 from siamkit.comparison.plan import Plan
-from siamkit.comparison.race import Race, Results
+from siamkit.comparison.race import Race, Results, race
 from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Helpers, Watch, Work, work
 from siamkit.config import RunConfig, decisive
@@ -22,8 +22,9 @@ from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
-from siamkit.spelling import setting
+from siamkit.spelling import argument
 from siamkit.training.build import providers
+from siamkit.training.requirements import require_one_process
 from siamkit.version import VERSION
 
 
@@ -84,7 +85,9 @@ def compare(
         SiamkitError: An arm is wrong, the data cannot be used, or the disk is full. An arm whose
             training fails is only left out.
     """
+    require_one_process()
     _require_arms(plan, base, registries)
+    again = again or f"repeat the command with {argument('output', str(place.path))}"
     data = open_images(base) if images is None else images
     folds = divide(data, plan)
     place.begin(_facts(plan, base, registries, folds.digest(data.digest)))
@@ -92,29 +95,39 @@ def compare(
         base = settle()
         data = open_images(base)
         folds = divide(data, plan)
-    again = again or f"repeat the command with {setting('output', str(place.path))}"
     first: Compared | None = None
     if plan.equal == "time":
         pilot = ComparisonDir(place.pilot)
         first = compare(
-            first_round(plan), base, registries, pilot, images=data, watch=watch,
+            first_round(plan), base, registries, pilot, images=data, again=again, watch=watch,
             listeners=listeners,
         )  # fmt: skip
         plan = with_equal_times(plan, base, registries, first.results)
     tables = {turn: place.table(turn) for turn in plan.rounds}
     root = write_tables(folds, tables)
     job = Work(plan, base, place.path, tables, root, again)
-    if helpers is None:
+    others = 0 if helpers is None else min(helpers.count, len(plan.arms) - 1)
+    if helpers is None or not others or not race(plan, place.done(plan)).todo:
+        texts: list[str] = []
         results, state = work(job, registries, place, watch, listeners)
     else:
-        job = replace(job, processes=1 + helpers.count)
-        with helpers.started(job):
+        job = _divided(job, 1 + others)
+        with helpers.started(others, job) as texts:
             results, state = work(job, registries, place, watch, listeners, all_told=True)
     place.finish()
-    _require_some(plan, results)
-    notices = (*data.notices, *folds.notices)
+    _require_some(plan, results, place)
+    notices = (*data.notices, *folds.notices, *texts)
     piloted = {} if first is None else first.results
     return Compared(plan, results, state, folds.how, notices, base, piloted)
+
+
+def _divided(job: Work, processes: int) -> Work:
+    """Return the work with each process's share of the threads, unless the user has set these."""
+    import torch
+
+    threads = job.base.train.threads or max(1, torch.get_num_threads() // processes)
+    train = job.base.train.model_copy(update={"threads": threads})
+    return replace(job, base=job.base.model_copy(update={"train": train}), processes=processes)
 
 
 def _facts(
@@ -157,8 +170,11 @@ def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry
             config_of(base, registries, arm, values)
 
 
-def _require_some(plan: Plan, results: Results) -> None:
+def _require_some(plan: Plan, results: Results, place: ComparisonDir) -> None:
     """Raise the error of the first arm if every trained arm failed."""
     first = [results[a, 0] for a in range(len(plan.arms)) if plan.arms[a].trains]
     if first and all(result.failed is not None for result in first):
-        raise SiamkitError(f"every arm failed; the first one: {first[0].failed}")
+        raise SiamkitError(
+            f"every arm failed; the first one: {first[0].failed}",
+            hint=f"mend the cause, remove {place.path}, and repeat the command",
+        )

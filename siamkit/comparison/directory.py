@@ -16,7 +16,7 @@ from siamkit.errors import CheckpointError, ConfigError
 from siamkit.files import is_leftover, is_there, writing
 from siamkit.json_files import read_sealed, write_sealed
 from siamkit.runs.directory import run_around
-from siamkit.spelling import setting
+from siamkit.spelling import argument
 
 Unit = tuple[int, int]
 """The number of an arm and the number of a round, both from 0."""
@@ -92,7 +92,7 @@ class ComparisonDir:
         wrong = [key for key in {**before, **facts} if before.get(key) != facts.get(key)]
         if wrong:
             key = wrong[0]
-            hint = f"choose another folder ({setting('output', 'DIR')})"
+            hint = f"choose another folder ({argument('output', 'DIR')})"
             raise ConfigError(
                 f"the folder holds a comparison with another {_WORDS.get(key, key)}",
                 where=str(self.path),

@@ -53,11 +53,12 @@ class Helpers:
 
     Attributes:
         count: Their number.
-        started: Returns a context in which they work.
+        started: Given their number and the work, returns a context in which they work, with a list
+            that is filled with notices at its end.
     """
 
     count: int
-    started: Callable[[Work], AbstractContextManager[None]]
+    started: Callable[[int, Work], AbstractContextManager[list[str]]]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ KERNELS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """The package that runs each format without torch."""
 
 _HINT = "export the run again"
+_X86 = ("x86_64", "amd64", "i386", "i686")
 _ONE_CORE = threading.Lock()  # functools.cache can call a function twice
 
 
@@ -111,8 +113,9 @@ def _package(name: str) -> Any:
 
 
 def needs_exact_sums() -> bool:
-    """Return whether weights of 8 bits would overflow on this CPU: an x86 CPU without VNNI."""
-    return has_int8(described()) is False
+    """Return whether weights of 8 bits may overflow on this CPU: an x86 CPU without VNNI."""
+    int8 = has_int8(described())
+    return not int8 if platform.machine().lower() in _X86 else False
 
 
 def onnx_network(content: bytes, threads: int | None, *, exact: bool = False) -> Network:

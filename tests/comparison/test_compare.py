@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -247,6 +248,8 @@ def test_processes_share_the_work(
     ended = [(step.arm, step.round) for step in steps if step.result is not None]
     assert len(set(ended)) == len(ended) == 8, "the runs of both processes are told, each once"
     assert not any(step.waiting for step in steps)
+    assert not together.notices
+    assert read_file(tmp_path / "c" / "best.yaml")["train"]["threads"] is None
 
 
 @pytest.mark.slow
@@ -269,6 +272,75 @@ def test_a_comparison_that_is_stopped_ends_its_processes(
         siamkit.compare(common(), output=tmp_path / "c", jobs=3, watch=stop, **SMALL)
     assert len(started) == 2
     assert all(process.returncode is not None for process in started)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_is_told(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helping, "_MAIN", "raise SystemExit('no memory')")
+    result = siamkit.compare(common(), output=tmp_path / "c", jobs=2, **SMALL)
+    (notice,) = result.notices
+    assert notice == "1 other process failed, so its runs were trained without it: no memory"
+
+
+def test_a_finished_comparison_starts_no_processes(
+    compared: Any, common: Common, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helping, "subprocess", None)
+    assert dict(siamkit.compare(common(), output=place, jobs=2, **SMALL)) == dict(compared)
+
+
+def test_a_launcher_of_several_processes_spoils_nothing(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="without torchrun"):
+        siamkit.compare(common(), output=tmp_path / "c", **SMALL)
+    assert not (tmp_path / "c").exists()
+
+
+PARENT = """
+import sys, time, siamkit
+from siamkit.comparison import work
+
+def wait(*given):
+    print("begun", flush=True)
+    time.sleep(600)
+
+work.run_arm = wait
+siamkit.compare({values}, output={output!r}, jobs=2, folds=2, seeds=2, policies=["full"])
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them(common: Common, tmp_path: Path) -> None:
+    values, place = common(), tmp_path / "c"
+    values["train"]["epochs"] = 500
+    code = PARENT.format(values=values, output=str(place))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"begun\n"
+        (helper,) = children_of(parent.pid)
+        deadline = time.monotonic() + 120
+        while not list(place.glob("runs/*/checkpoints/*")) and time.monotonic() < deadline:
+            time.sleep(0.1)  # until the other process trains
+        assert is_running(helper)
+        parent.kill()
+    while is_running(helper) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(helper)
+    assert len(list(place.glob("results/*.json"))) < 8
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_other_processes_have_no_objects(common: Common, tmp_path: Path) -> None:

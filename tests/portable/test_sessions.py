@@ -137,15 +137,17 @@ def test_threads_that_ask_at_once_get_one_core(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("precision", "int8", "exact"),
+    ("precision", "machine", "int8", "exact"),
     [
-        ("float32", False, True),  # the run's own int8 part has weights of 8 bits
-        ("float32", True, False),
-        ("float32", None, False),
-        ("int8", False, False),  # weights of 7 bits cannot overflow
+        ("float32", "x86_64", False, True),  # the run's own int8 part has weights of 8 bits
+        ("float32", "x86_64", True, False),
+        ("float32", "AMD64", None, True),  # Windows does not say
+        ("float32", "arm64", None, False),
+        ("float32", "aarch64", False, False),
+        ("int8", "x86_64", False, False),  # weights of 7 bits cannot overflow
     ],
 )
-def test_weights_of_8_bits_do_not_overflow(monkeypatch, precision, int8, exact):
+def test_weights_of_8_bits_do_not_overflow(monkeypatch, precision, machine, int8, exact):
     opened = []
 
     def network(content, threads, *, exact):
@@ -153,6 +155,7 @@ def test_weights_of_8_bits_do_not_overflow(monkeypatch, precision, int8, exact):
         return SimpleNamespace(run="the session")
 
     monkeypatch.setattr(sessions, "has_int8", lambda facts: int8)
+    monkeypatch.setattr(sessions.platform, "machine", lambda: machine)
     monkeypatch.setattr(sessions, "onnx_network", network)
     monkeypatch.setattr(sessions, "_require_match", lambda *given: None)
     manifest = SimpleNamespace(kind="onnx", precision=precision, model="model.onnx")
