@@ -96,8 +96,8 @@ def compare(
         budget: Seconds that all runs may take together; None for no limit. The first round is
             always finished.
         output: The directory of the comparison; None: ``comparisons/<time>-<data>``.
-        jobs: The number of processes that train runs at the same time. They share the threads. Each
-            needs memory of its own.
+        jobs: The number of processes that train runs at the same time. They share the threads,
+            unless ``train.threads`` sets those of each. Each needs memory of its own.
         watch: Called before and after each run, and when another process trains the next one.
         begun: Called with the directory before the first run.
         listeners: Called with the events of the runs.

@@ -79,12 +79,8 @@ def helping(count: int, job: Work) -> Iterator[list[str]]:
             said.seek(0)
             lines = said.read().decode(errors="replace").split("\n")
             last = next((line for line in reversed(lines) if line.strip()), "it was killed")
-            lost = plural(failed, "other process", "other processes")
-            its = "its" if failed == 1 else "their"
-            without = "it" if failed == 1 else "them"
-            notices.append(
-                f"{lost} failed, so {its} runs were trained without {without}: {last.strip()}"
-            )
+            others = plural(failed, "other process", "other processes")
+            notices.append(f"{others} failed, and the rest did the work: {last.strip()}")
 
 
 def _started(said: IO[bytes], threads: int | None) -> subprocess.Popen[bytes]:

@@ -123,7 +123,8 @@ Jobs = Annotated[
         min=1,
         metavar="N",
         help="Train N runs at the same time, each in a process of its own, which needs its own "
-        "memory. They share the threads. It pays for short runs, such as heads on cached features.",
+        "memory. They share the threads, unless --threads sets those of each. It pays for short "
+        "runs, such as heads on cached features.",
         rich_help_panel=_PROTOCOL,
     ),
 ]

@@ -281,7 +281,7 @@ def test_a_process_that_fails_is_told(
     monkeypatch.setattr(helping, "_MAIN", "raise SystemExit('no memory')")
     result = siamkit.compare(common(), output=tmp_path / "c", jobs=2, **SMALL)
     (notice,) = result.notices
-    assert notice == "1 other process failed, so its runs were trained without it: no memory"
+    assert notice == "1 other process failed, and the rest did the work: no memory"
 
 
 def test_a_finished_comparison_starts_no_processes(
