@@ -23,7 +23,7 @@ from siamkit.spelling import FlagOf
 from siamkit.words import plural
 
 _PATIENCE = 60.0  # seconds for a process that was told to end: it saves a checkpoint first
-_MAIN = "import sys; from siamkit.api.helping import main; sys.exit(main())"
+_COMMAND = ("-P", "-m", __name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _started(said: IO[bytes], threads: int | None) -> subprocess.Popen[bytes]:
     if threads is not None:
         environment[THREADS] = str(threads)
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", _MAIN], env=environment,
+        [sys.executable, *_COMMAND], env=environment,
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
     )  # fmt: skip
 
@@ -130,3 +130,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

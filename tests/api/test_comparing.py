@@ -12,6 +12,9 @@ from torch import nn
 
 import siamkit
 from siamkit.api import comparing
+from siamkit.comparison.compare import _divided
+from siamkit.comparison.plan import Plan
+from siamkit.comparison.work import Work
 from siamkit.errors import ConfigError
 
 
@@ -164,15 +167,21 @@ def test_what_is_wrong_is_named_before_anything_is_trained(
 
 
 def test_processes_share_the_threads_unless_the_config_says_otherwise(
-    asked: Any, monkeypatch: pytest.MonkeyPatch
+    asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     alone = asked()
-    assert alone["helpers"] is None and alone["base"].train.threads is None
-    for threads, jobs, each in ((8, 2, 4), (8, 3, 2), (2, 4, 1)):
+    assert alone["helpers"] is None
+    together = asked(jobs=3)
+    assert together["helpers"].count == 2
+    assert together["base"].train.threads is None, "best.yaml has the threads of the user"
+    own = asked(jobs=2, train={"threads": 5})["base"]
+    for base, threads, processes, each in (
+        (alone["base"], 8, 2, 4), (alone["base"], 8, 3, 2), (alone["base"], 2, 4, 1), (own, 8, 2, 5),
+    ):  # fmt: skip
         monkeypatch.setattr("torch.get_num_threads", lambda count=threads: count)
-        together = asked(jobs=jobs)
-        assert together["helpers"] is not None and together["base"].train.threads == each
-    assert asked(jobs=2, train={"threads": 5})["base"].train.threads == 5
+        job = Work(Plan(()), base, tmp_path, {}, tmp_path, "again")
+        divided = _divided(job, processes)
+        assert (divided.base.train.threads, divided.processes) == (each, processes)
     with pytest.raises(ConfigError, match="jobs: must be 1, because other processes do not have"):
         siamkit.compare(data="sample", jobs=2, head=nn.Identity())
 

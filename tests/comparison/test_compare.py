@@ -278,7 +278,7 @@ def test_a_comparison_that_is_stopped_ends_its_processes(
 def test_a_process_that_fails_is_told(
     common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helping, "_MAIN", "raise SystemExit('no memory')")
+    monkeypatch.setattr(helping, "_COMMAND", ("-c", "raise SystemExit('no memory')"))
     result = siamkit.compare(common(), output=tmp_path / "c", jobs=2, **SMALL)
     (notice,) = result.notices
     assert notice == "1 other process failed, and the rest did the work: no memory"
