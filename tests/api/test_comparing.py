@@ -176,7 +176,8 @@ def test_processes_share_the_threads_unless_the_config_says_otherwise(
     assert together["base"].train.threads is None, "best.yaml has the threads of the user"
     own = asked(jobs=2, train={"threads": 5})["base"]
     for base, threads, processes, each in (
-        (alone["base"], 8, 2, 4), (alone["base"], 8, 3, 2), (alone["base"], 2, 4, 1), (own, 8, 2, 5),
+        (alone["base"], 8, 2, 4), (alone["base"], 8, 3, 2), (alone["base"], 2, 4, 1),
+        (own, 8, 2, 5),
     ):  # fmt: skip
         monkeypatch.setattr("torch.get_num_threads", lambda count=threads: count)
         job = Work(Plan(()), base, tmp_path, {}, tmp_path, "again")
