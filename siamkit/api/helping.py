@@ -22,13 +22,13 @@ from siamkit.portable.cores import THREADS
 from siamkit.spelling import FlagOf
 from siamkit.words import plural
 
-_PATIENCE = 60.0  # seconds for a process that was told to end: it saves a checkpoint first
+_PATIENCE = 60.0  # seconds in which a process may save its checkpoint and end
 _COMMAND = ("-P", "-m", __name__)
 
 
 @dataclass(frozen=True)
 class _Order:
-    """What a process is told.
+    """The message to a new process: its work, and the settings that it shares with its parent.
 
     Attributes:
         parent: The process that started it, and waits for it.
@@ -47,8 +47,8 @@ class _Order:
 def helping(count: int, job: Work) -> Iterator[list[str]]:
     """Let processes take part in the work of a comparison, for as long as the block runs.
 
-    If one of them ends early, the others train its runs. At the end of the block the work is done,
-    so they end by themselves; if the block raises, they are told to end.
+    If one of them ends early, the others train its runs. The block does not end before the work is
+    done, and then the processes end by themselves. If it raises an error, they are stopped.
 
     Args:
         count: The number of processes.
@@ -113,6 +113,7 @@ def main() -> int:
     """Do the work that is described on stdin; return the exit code."""
     from siamkit.api.entries import registries
 
+    # A pickle can run code, but only the process that started this one can write to the pipe.
     order: _Order = pickle.load(sys.stdin.buffer)
     if order.selection is not None:
         plugins.select(order.selection)

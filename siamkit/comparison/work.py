@@ -26,7 +26,7 @@ _WAIT = 0.5  # seconds between looks at what other processes have finished
 
 @dataclass(frozen=True)
 class Work:
-    """What the processes of a comparison have in common.
+    """The comparison that the processes work on.
 
     Attributes:
         plan: The plan.
