@@ -82,6 +82,22 @@ def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
     return Path(value)
 
 
+def require_unicode(path: Path) -> None:
+    """Refuse a path that is not valid Unicode: the library of tensor files cannot open it.
+
+    Raises:
+        ConfigError: The path has bytes that are no UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            "the path is not valid Unicode, and files of tensors cannot have such a path",
+            where=str(path),
+            hint="choose another path, or rename the file or folder",
+        ) from None
+
+
 def is_too_long(path: str | Path) -> bool:
     """Return whether the system refuses a path because of its length."""
     try:
@@ -314,9 +330,10 @@ def require_free_folder(
         force: Whether the user asked to replace what is there.
 
     Raises:
-        ConfigError: Something else is at the path.
+        ConfigError: Something else is at the path, or the path is not valid Unicode.
         CheckpointError: The path cannot be read.
     """
+    require_unicode(path.absolute())
     where, other = str(path), f"choose another {argument('output')}"
     put_back(path)  # or the next writer would, and then replace it
     with reading(path):

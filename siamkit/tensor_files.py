@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siamkit.errors import CheckpointError
-from siamkit.files import open_regular, reading
+from siamkit.files import open_regular, reading, require_unicode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,9 +86,12 @@ def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or is damaged.
+        ConfigError: The path is not valid Unicode.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    require_unicode(path)
 
     try:
         with reading(path):

@@ -16,8 +16,10 @@ from siamkit.comparison.race import Race, Results, race
 from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Helpers, Watch, Work, work
 from siamkit.config import RunConfig, decisive
+from siamkit.data.loader import default_workers
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.files import sha256_of
+from siamkit.model.device import resolve_device
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
 from siamkit.registry import Registry
@@ -111,23 +113,35 @@ def compare(
         texts: list[str] = []
         results, state = work(job, registries, place, watch, listeners)
     else:
-        job = _divided(job, 1 + others)
+        job = _divided(job, 1 + others, len(data.images))
         with helpers.started(others, job) as texts:
             results, state = work(job, registries, place, watch, listeners, all_told=True)
     place.finish()
-    _require_some(plan, results, place)
+    _require_some(plan, results, place, again)
     notices = (*data.notices, *folds.notices, *texts)
     piloted = {} if first is None else first.results
     return Compared(plan, results, state, folds.how, notices, base, piloted)
 
 
-def _divided(job: Work, processes: int) -> Work:
-    """Return the work with each process's share of the threads, unless the user has set these."""
+def _divided(job: Work, processes: int, images: int) -> Work:
+    """Return the work with each process's share of the machine, unless the user has set these.
+
+    Args:
+        job: The work.
+        processes: The number of processes.
+        images: The number of all images.
+    """
     import torch
 
-    threads = job.base.train.threads or max(1, torch.get_num_threads() // processes)
-    train = job.base.train.model_copy(update={"threads": threads})
-    return replace(job, base=job.base.model_copy(update={"train": train}), processes=processes)
+    train, data = job.base.train, job.base.data
+    if train.threads is None:
+        threads = max(1, torch.get_num_threads() // processes)
+        train = train.model_copy(update={"threads": threads})
+    if data.workers is None:
+        workers = default_workers(images, resolve_device(train.device)) // processes
+        data = data.model_copy(update={"workers": workers})
+    base = job.base.model_copy(update={"train": train, "data": data})
+    return replace(job, base=base, processes=processes)
 
 
 def _facts(
@@ -167,14 +181,16 @@ def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry
             raise ConfigError("two arms are the same", where=arm.name)
         seen[arm.name] = arm
         for values in plan.variants_of(arm):
-            config_of(base, registries, arm, values)
+            resolve_device(config_of(base, registries, arm, values).train.device)
 
 
-def _require_some(plan: Plan, results: Results, place: ComparisonDir) -> None:
-    """Raise the error of the first arm if every trained arm failed."""
-    first = [results[a, 0] for a in range(len(plan.arms)) if plan.arms[a].trains]
-    if first and all(result.failed is not None for result in first):
+def _require_some(plan: Plan, results: Results, place: ComparisonDir, again: str) -> None:
+    """Raise the error of the first arm if every trained arm failed, and forget these failures."""
+    first = [(a, 0) for a in range(len(plan.arms)) if plan.arms[a].trains]
+    if first and all(results[unit].failed is not None for unit in first):
+        for unit in first:  # the machine may be the cause, and the user mends it
+            place.forget(unit)
         raise SiamkitError(
-            f"every arm failed; the first one: {first[0].failed}",
-            hint=f"mend the cause, remove {place.path}, and repeat the command",
+            f"every arm failed; the first one: {results[first[0]].failed}",
+            hint=f"mend the cause, and {again}",
         )

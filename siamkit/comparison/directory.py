@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from siamkit.comparison.plan import Plan, Round
 from siamkit.comparison.results import ArmResult
 from siamkit.errors import CheckpointError, ConfigError
-from siamkit.files import is_leftover, is_there, writing
+from siamkit.files import is_leftover, is_there, require_unicode, writing
 from siamkit.json_files import read_sealed, write_sealed
 from siamkit.runs.directory import run_around
 from siamkit.spelling import argument
@@ -52,9 +52,10 @@ class ComparisonDir:
         """Check that the folder is missing, empty or a comparison's. Nothing is changed.
 
         Raises:
-            ConfigError: The folder holds something else, or lies in a run.
+            ConfigError: The folder holds something else, lies in a run, or is not valid Unicode.
             ResourceError: The folder cannot be read.
         """
+        require_unicode(self.path.absolute())
         with writing(self.path):
             if is_there(self.plan):
                 return
@@ -141,6 +142,12 @@ class ComparisonDir:
         write_sealed(self._result(unit), result.to_json())
         for folder in self.runs.glob(f"{self.run(unit, 0).name[:-1]}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def forget(self, unit: Unit) -> None:
+        """Remove a result, so that the run is trained again."""
+        self._read.pop(unit, None)
+        with writing(self.results):
+            self._result(unit).unlink(missing_ok=True)
 
     @contextmanager
     def claimed(self, unit: Unit) -> Iterator[bool]:

@@ -18,6 +18,7 @@ from siamkit.comparison.unit import config_of, place_of, run_arm
 from siamkit.config import RunConfig
 from siamkit.data.memory import TABLE
 from siamkit.errors import ConfigError, Interrupted, NonFiniteError, PluginError
+from siamkit.portable.signals import interrupted, sigterm_raises
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
 
@@ -118,6 +119,21 @@ def work(
     Raises:
         SiamkitError: The disk is full, a result is damaged, or the work was stopped.
     """
+    try:
+        with sigterm_raises():  # a run itself stops at the end of a step
+            return _worked(job, registries, place, watch, listeners, all_told)
+    except KeyboardInterrupt as error:
+        raise interrupted(error, hint=job.again) from None
+
+
+def _worked(
+    job: Work,
+    registries: Mapping[str, Registry],
+    place: ComparisonDir,
+    watch: Watch,
+    listeners: Sequence[Listener],
+    all_told: bool,
+) -> tuple[Results, Race]:
     plan = job.plan
     told, waits = set(place.done(plan)), None
     while True:

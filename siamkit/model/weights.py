@@ -15,6 +15,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from siamkit.errors import CheckpointError
+from siamkit.files import require_unicode
 from siamkit.interfaces import Backbone
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.names import parent
@@ -124,6 +125,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
 
     Raises:
         CheckpointError: The file cannot be read, or is not a weights file.
+        ConfigError: The path is not valid Unicode.
     """
     if not path.is_file():
         what = "is a folder, not a weights file" if path.is_dir() else "no such weights file"
@@ -133,6 +135,8 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             "not a weights file", where=str(path), got=path.suffix, allowed=", ".join(SUFFIXES)
         )
+    if suffix == ".safetensors":
+        require_unicode(path)
     try:
         if suffix == ".safetensors":
             return {name: t for file in files_of(path) for name, t in load_file(file).items()}

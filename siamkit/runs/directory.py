@@ -27,6 +27,7 @@ from siamkit.files import (
     is_there,
     open_regular,
     reading,
+    require_unicode,
     write_atomic,
     writing,
 )
@@ -110,10 +111,11 @@ class RunDir:
             restart: Whether the directory may hold a run without a checkpoint.
 
         Raises:
-            ConfigError: The directory is not empty, or lies in a run.
+            ConfigError: The directory is not empty, lies in a run, or is not valid Unicode.
             ResourceError: The directory cannot be read.
         """
         path = self.path
+        require_unicode(path.absolute())
         if outer := run_around(path):
             raise ConfigError(
                 f"lies in the run {outer}",

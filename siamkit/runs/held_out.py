@@ -18,7 +18,14 @@ from safetensors import SafetensorError, safe_open
 
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import CheckpointError
-from siamkit.files import is_there, open_regular, reading, replacing, writing
+from siamkit.files import (
+    is_there,
+    open_regular,
+    reading,
+    replacing,
+    require_unicode,
+    writing,
+)
 from siamkit.json_files import parsed
 from siamkit.portable.preprocessing import Preprocessing
 from siamkit.runs.directory import RunDir
@@ -98,9 +105,11 @@ class HeldOut:
 
         Raises:
             CheckpointError: The file cannot be read, or is damaged.
+            ConfigError: The path is not valid Unicode.
         """
         path = cls.file(run, part)
         hint = f"remove it, and {command('train --resume', run.path)} writes it again"
+        require_unicode(path)
         with reading(path, hint):
             if not is_there(path):
                 return None

@@ -166,7 +166,7 @@ def test_what_is_wrong_is_named_before_anything_is_trained(
     assert not (tmp_path / "c").exists()
 
 
-def test_processes_share_the_threads_unless_the_config_says_otherwise(
+def test_processes_share_the_machine_unless_the_config_says_otherwise(
     asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     alone = asked()
@@ -181,8 +181,13 @@ def test_processes_share_the_threads_unless_the_config_says_otherwise(
     ):  # fmt: skip
         monkeypatch.setattr("torch.get_num_threads", lambda count=threads: count)
         job = Work(Plan(()), base, tmp_path, {}, tmp_path, "again")
-        divided = _divided(job, processes)
+        divided = _divided(job, processes, 640)
         assert (divided.base.train.threads, divided.processes) == (each, processes)
+    monkeypatch.setattr("siamkit.data.loader.affinity", lambda: set(range(8)))
+    chosen = asked(data={"path": "sample", "workers": 5})["base"]
+    for base, images, workers in ((alone["base"], 640, 3), (alone["base"], 64, 0), (chosen, 64, 5)):
+        job = Work(Plan(()), base, tmp_path, {}, tmp_path, "again")
+        assert _divided(job, 2, images).base.data.workers == workers
     with pytest.raises(ConfigError, match="jobs: must be 1, because other processes do not have"):
         siamkit.compare(data="sample", jobs=2, head=nn.Identity())
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.work import Step, Work, work
+from siamkit.errors import Interrupted
 
 ARMS = (Arm("still", trains=False), Arm("a"), Arm("b"))
 TOTALS = {"recall@1": {"x": (4, 2.0), "y": (4, 3.0)}}
@@ -46,3 +49,23 @@ def test_the_time_left_is_estimated(
     assert (len(results), state.round, state.todo) == (6, 2, ())
     assert [step.ahead for step in steps if step.result is None] == ahead
     assert steps[-1].ahead == 0.0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_another_process_trains_tells_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    plan = Plan(ARMS, 2, (0,))
+    job = Work(plan, None, tmp_path, {}, tmp_path, "repeat the command")  # type: ignore[arg-type]
+    place = ComparisonDir(tmp_path)
+    for arm in range(len(ARMS)):
+        place.keep((arm, 1), ArmResult(TOTALS, TOTALS, 6.0, 0.0))
+        if arm:
+            place.keep((arm, 0), ArmResult(TOTALS, TOTALS, 6.0, 0.0))
+    before = signal.getsignal(number)
+    monkeypatch.setattr("time.sleep", lambda seconds: os.kill(os.getpid(), number))
+    with place.claimed((0, 0)) as other, pytest.raises(Interrupted) as caught:
+        assert other
+        work(job, {}, ComparisonDir(tmp_path))
+    assert (caught.value.exit_code, caught.value.hint) == (code, "repeat the command")
+    assert signal.getsignal(number) is before

@@ -65,3 +65,9 @@ def test_cleanlab_finds_wrong_labels():
     embeddings, labels = images()
     found = np.flatnonzero(cleanlab_suspects(embeddings, labels, 8))
     assert {3, 30, 60} <= set(found.tolist()) and len(found) < 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_classes_with_few_images_are_no_warning():
+    pytest.importorskip("cleanlab")
+    assert not cleanlab_suspects(np.eye(3, dtype=np.float32), np.arange(3), 3).any()
