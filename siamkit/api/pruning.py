@@ -14,11 +14,10 @@ from siamkit.checks import whole_number
 from siamkit.compress.prune import prune as _prune
 from siamkit.compress.rounds import Wish
 from siamkit.compress.shrink import PARTS
-from siamkit.config import COMPONENTS, Layer, RunConfig, flat, options_of, resolve
+from siamkit.config import COMPONENTS, Layer, RunConfig, flat, resolve
 from siamkit.config.base import expanded
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
-from siamkit.interfaces import StageOptions
 from siamkit.model.quantized import Quantized, require_float
 from siamkit.objects.entries import is_object
 from siamkit.runs.directory import unused
@@ -124,11 +123,6 @@ def pruned(
     if (record := run.config.backbone.int8) is not None:
         hint = f"prune a run that was trained without {setting('engine.prefix', 'int8')}"
         require_float(Quantized.load(record), "the run cannot be pruned", hint)
-    if isinstance(options_of(run.config.head, run.registries["head"])[1], StageOptions):
-        raise ConfigError(
-            "the run cannot be pruned: its head reads several stages, which would lose channels",
-            where="head.name", got=run.config.head.name, hint="prune a run with another head",
-        )  # fmt: skip
     config = _config(run, changes, finetune_epochs)
     if run_dir is None:
         target = unused(run.path.with_name(f"{run.path.absolute().name}-pruned"))

@@ -14,6 +14,7 @@ from siamkit.compress.graph import groups_of
 from siamkit.compress.groups import Group, record_of, silence
 from siamkit.errors import ConfigError, is_out_of_memory
 from siamkit.model.pruning import Pruning
+from siamkit.model.reading import stage_outputs
 from siamkit.model.trace import evaluating
 
 _TRIAL = 3  # of each group, every third channel is removed to try it
@@ -29,22 +30,23 @@ class Dependencies:
     Args:
         backbone: The backbone; it is copied.
         images: A few images ``[N, C, H, W]`` to trace the forward with.
+        reads: The modules whose outputs the head reads besides the features.
 
     Attributes:
         backbone: The copy, in eval mode.
-        groups: The groups that can be pruned. The width of the features is none of them.
+        groups: The groups that can be pruned. The width of what the head reads is none of them.
 
     Raises:
         ConfigError: torch-pruning is not installed or cannot trace the network, or no channels can
             be removed.
     """
 
-    def __init__(self, backbone: nn.Module, images: Tensor) -> None:
-        self._original, self._images = backbone, images
+    def __init__(self, backbone: nn.Module, images: Tensor, reads: Sequence[str] = ()) -> None:
+        self._original, self._images, self._reads = backbone, images, tuple(reads)
         self._reasons: list[str] = []
         with _refusing():
             self.backbone = copy.deepcopy(backbone).eval().requires_grad_(True)
-            found = groups_of(self.backbone, images)
+            found = groups_of(self.backbone, images, self._reads)
         self.groups = self._working(found)
         if not self.groups:
             tried = f"; without some, it fails ({self._reasons[0]})" if self._reasons else ""
@@ -93,11 +95,14 @@ class Dependencies:
         record.apply(pruned, "the new record")
         silence(silent, groups, removed)
         with evaluating(pruned), evaluating(silent):
-            features, wanted = pruned(self._images), silent(self._images)
-        if features.shape != wanted.shape:
-            raise ValueError(f"its features have another shape: {list(features.shape)}")
-        if not torch.allclose(features, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
-            raise ValueError("removing channels is not the same as ignoring them")
+            found, wanted = (
+                stage_outputs(net, self._reads, self._images) for net in (pruned, silent)
+            )
+        for one, other in zip(found, wanted, strict=True):
+            if one.shape != other.shape:
+                raise ValueError(f"its features have another shape: {list(one.shape)}")
+            if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max())):
+                raise ValueError("removing channels is not the same as ignoring them")
 
 
 @contextmanager

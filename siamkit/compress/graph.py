@@ -9,7 +9,8 @@ wrongly, and some of its groups have places that a layer does not have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from siamkit.compress.groups import Group, Member, apart
 from siamkit.compress.layers import Side, can_shrink, is_dense, width
 from siamkit.errors import ConfigError
+from siamkit.model.reading import stage_outputs
 
 
 class _Place(NamedTuple):
@@ -49,30 +51,32 @@ def torch_pruning() -> Any:
     return library
 
 
-def groups_of(backbone: nn.Module, images: Tensor) -> tuple[Group, ...]:
+def groups_of(backbone: nn.Module, images: Tensor, reads: Sequence[str] = ()) -> tuple[Group, ...]:
     """Return the groups of channels that may be pruned, as far as the graph tells.
 
-    The width of the features is none of them, nor is what attention or unknown layers read.
+    The width of the features is none of them, nor is what the head, attention or unknown layers
+    read.
 
     Args:
         backbone: The backbone, in eval mode; its parameters need a gradient.
         images: A few images ``[N, C, H, W]`` to trace the forward with.
+        reads: The modules whose outputs the head reads besides the features.
 
     Raises:
         Exception: torch-pruning cannot trace the network.
     """
-    return apart(tuple(_Graph(backbone, images).groups()))
+    return apart(tuple(_Graph(backbone, images, reads).groups()))
 
 
 class _Graph:
-    def __init__(self, backbone: nn.Module, images: Tensor) -> None:
+    def __init__(self, backbone: nn.Module, images: Tensor, reads: Sequence[str]) -> None:
         library = torch_pruning()
         self._types: Any = library.ops.OPTYPE
         with torch.enable_grad():
             self._graph: Any = library.DependencyGraph().build_dependency(
                 backbone,
                 example_inputs=images,
-                forward_fn=lambda net, inputs: net(inputs),
+                forward_fn=partial(_read, reads),
                 verbose=False,
             )
         self._names = {module: name for name, module in backbone.named_modules()}
@@ -152,6 +156,12 @@ class _Graph:
     def _width(self, node: Any, handler: Any) -> int:
         side = self._side(node, handler) if self._is_safe(node) else None
         return self._limit if side is None else width(node.module, side)
+
+
+def _read(reads: Sequence[str], backbone: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    *outputs, features = stage_outputs(backbone, reads, images)
+    # torch-pruning knows an output by an operation that nothing else uses.
+    return (*(output * 1 for output in outputs), features)
 
 
 def _is_scalar(layer: nn.Module) -> bool:

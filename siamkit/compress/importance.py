@@ -8,7 +8,7 @@ a margin any more, it is the channel's share in the outputs of these layers inst
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -24,18 +24,17 @@ Scores = Mapping[str, list[float]]
 """The importance of each channel of each group."""
 
 
-def taylor(dependencies: Dependencies, losses: Iterable[Callable[[nn.Module], Tensor]]) -> Scores:
+def taylor(dependencies: Dependencies, losses: Iterable[Tensor]) -> Scores:
     """Return the importance of each channel by the gradient of the loss.
 
     Args:
         dependencies: The pruning groups.
-        losses: One function per batch, from the backbone to the batch's loss.
+        losses: The loss of each batch, computed with ``dependencies.backbone``.
     """
     backbone, groups = dependencies.backbone, dependencies.groups
     weights = {name: weight_of(backbone.get_submodule(name)) for name in readers(groups)}
     scores = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in groups}
-    for loss in losses:
-        value = loss(backbone)
+    for value in losses:
         if not value.requires_grad:
             continue
         gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +22,10 @@ from siamkit.engine.sources import TRAIN
 from siamkit.errors import ConfigError
 from siamkit.freezing.memory import probe_images
 from siamkit.freezing.schedule import FreezeSchedule
-from siamkit.interfaces import Stage
+from siamkit.interfaces import Backbone, Stage
 from siamkit.model.grouping import is_norm
 from siamkit.model.pruning import Pruning
+from siamkit.model.reading import StageReader
 from siamkit.model.siamese import SiameseNet
 from siamkit.spelling import argument
 from siamkit.training.batching import LossBatch, epoch_steps
@@ -92,7 +92,7 @@ def shrink(
     net = setup.net
     preprocessing = net.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)[:2]
-    dependencies = Dependencies(net.backbone, images)
+    dependencies = Dependencies(net.backbone, images, net.head.reads or ())
     trains = training_layers(net, schedule)
     groups = [g for g in dependencies.groups if _is_in(part, g, trains)]
     costs = costs_of(net.backbone, images, operations(net, setup.device))
@@ -165,14 +165,22 @@ def importance_of(
         dependencies: The pruning groups.
         found: The second moments of the channels that each layer reads.
     """
-    scores = taylor(dependencies, _losses(setup, sets))
+    reads, backbone = setup.net.head.reads, cast(Backbone, dependencies.backbone)
+    extractor = backbone if reads is None else StageReader(backbone, reads)
+    scores = taylor(dependencies, _losses(setup, sets, extractor))
     if any(value > 0 for values in scores.values() for value in values):
         return "taylor", scores
     return "activation", activation(dependencies, found)
 
 
-def _losses(setup: Setup, sets: Mapping[str, LoadedSet]) -> Iterator[Callable[[nn.Module], Tensor]]:
-    """Yield the loss of each of the first batches of an epoch, as a function of the backbone."""
+def _losses(setup: Setup, sets: Mapping[str, LoadedSet], extractor: nn.Module) -> Iterator[Tensor]:
+    """Yield the loss of each of the first batches of an epoch.
+
+    Args:
+        setup: The parts of the run.
+        sets: The image sets of the run.
+        extractor: Maps images to what the head reads, with the backbone that gets gradients.
+    """
     train = setup.config.train
     # One forward pass per loss, so not more images than in a forward pass of the training.
     size = min(max(train.pass_size, 2 * train.images_per_class), train.batch_size)
@@ -186,13 +194,13 @@ def _losses(setup: Setup, sets: Mapping[str, LoadedSet]) -> Iterator[Callable[[n
     names = (TRAIN, SECOND) if setup.loss.second_view else (TRAIN,)
     batches = zipped([sets[n].source.batches([p.images for p in parts]) for n in names])
     for batch, part in zip(batches, parts, strict=True):
-        yield partial(_loss, setup, batch.to(setup.device), part)
+        yield _loss(setup, batch.to(setup.device), part, extractor)
     for name in names:
         sets[name].source.close()
 
 
-def _loss(setup: Setup, batch: Batch, part: LossBatch, backbone: nn.Module) -> Tensor:
-    embeddings = promoted(setup.net.project(backbone(batch.inputs)))
+def _loss(setup: Setup, batch: Batch, part: LossBatch, extractor: nn.Module) -> Tensor:
+    embeddings = promoted(setup.net.project(extractor(batch.inputs)))
     loss: Tensor
     if part.tuples is None:
         loss = setup.loss(embeddings, batch.labels)

@@ -141,6 +141,22 @@ def outputs_of(backbone: Backbone, stages: int) -> tuple[str, ...]:
     return tuple(str(stage.output) for stage in wanted)
 
 
+def stage_outputs(
+    backbone: nn.Module, outputs: Sequence[str], images: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the outputs of some modules of a backbone, not pooled, and after them its features.
+
+    Args:
+        backbone: The backbone.
+        outputs: Names of the modules; see :func:`outputs_of`.
+        images: ``[N, C, H, W]``.
+    """
+    found: dict[str, Tensor] = {}
+    with _following(backbone, outputs, found.__setitem__):
+        features: Tensor = backbone(images)
+    return (*(found[name] for name in outputs), features)
+
+
 def _measured(backbone: Backbone, outputs: Sequence[str]) -> tuple[list[str], list[int]]:
     """Return the layout and the width of each stage's output."""
     images = backbone.preprocessing

@@ -203,7 +203,7 @@ def removed(net: nn.Module, images: Tensor, ratio: float) -> float:
     found = Dependencies(net, images)
     costs = costs_of(net, images, total)
     require_reach(list(found.groups), costs, (1 - ratio) * total, "all")
-    scores = taylor(found, [lambda backbone: backbone(images).square().sum()])
+    scores = taylor(found, [found.backbone(images).square().sum()])
     channels = choose(found.groups, scores, costs, (1 - ratio) * total)
     record = found.without(channels)
     pruned = copy.deepcopy(net)

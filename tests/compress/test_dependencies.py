@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ import siamkit
 from siamkit.compress.dependencies import Dependencies
 from siamkit.errors import ConfigError
 from siamkit.model.pruning import Pruning
+from siamkit.model.reading import stage_outputs
 
 pytest.importorskip("torch_pruning")
 
@@ -45,6 +48,21 @@ def test_removed_channels_are_as_if_nobody_read_them(name: str) -> None:
     Pruning.from_json(record.to_json(), "a test").apply(smaller, "a test")
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in net.parameters())
     assert smaller(torch.randn(2, 3, 64, 64)).shape == (2, net.embedding_dim)
+
+
+def test_the_width_of_what_the_head_reads_stays() -> None:
+    net = siamkit.create_model("timm:resnet18", pretrained=False).backbone.eval()
+    reads = ("model.layer2", "model.layer3")
+    images = torch.randn(2, 3, 64, 64)
+    every = {g.name for g in Dependencies(net, images).groups}
+    found = Dependencies(net, images, reads)
+    # layer1 and the inner channels of blocks can go, and nothing that layer2 and layer3 give.
+    kept = {f"{name}.0.downsample.0" for name in reads}
+    assert kept < every and {g.name for g in found.groups} == every - kept
+    pruned = copy.deepcopy(net)
+    found.without({g.name: range(0, g.size, 2) for g in found.groups}).apply(pruned, "a test")
+    before, after = (stage_outputs(one, reads, images) for one in (net, pruned))
+    assert [o.shape for o in after] == [o.shape for o in before]
 
 
 def test_attention_keeps_its_shapes_and_its_mlp_is_pruned() -> None:

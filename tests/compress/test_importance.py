@@ -35,7 +35,7 @@ def test_taylor_is_the_change_of_the_loss_when_readers_ignore_a_channel(
     dependencies: Dependencies,
 ) -> None:
     batches = losses(2)
-    found = taylor(dependencies, batches)
+    found = taylor(dependencies, (loss(dependencies.backbone) for loss in batches))
     group = dependencies.groups[0]
     for channel in range(0, group.size, 37):
         wanted = 0.0
@@ -60,7 +60,7 @@ def test_taylor_is_the_change_of_the_loss_when_readers_ignore_a_channel(
 
 
 def test_a_loss_without_gradient_gives_no_importance(dependencies: Dependencies) -> None:
-    found = taylor(dependencies, [lambda net: net(torch.zeros(2, 3, 32, 32)).sum() * 0])
+    found = taylor(dependencies, [dependencies.backbone(torch.zeros(2, 3, 32, 32)).sum() * 0])
     assert all(value == 0 for values in found.values() for value in values)
 
 

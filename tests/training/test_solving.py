@@ -212,11 +212,20 @@ def test_a_frozen_backbone_needs_no_second_closed_form(run_values: Values) -> No
     assert not any("again" in text for text in watch.notices)
 
 
-def test_a_head_that_reads_stages_cannot_be_pruned(run_values: Values) -> None:
+def test_the_stages_that_the_head_reads_stay_as_wide_if_the_run_is_pruned(
+    run_values: Values, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch_pruning")
     values = run_values(train=NOTHING)
     api.fit(values)
-    with pytest.raises(ConfigError, match="cannot be pruned: its head reads several stages"):
-        siamkit.prune(values["run_dir"])
+    before = api.load_model(values["run_dir"])
+    result = siamkit.prune(
+        values["run_dir"], ratio=0.2, finetune_epochs=1, run_dir=tmp_path / "pruned"
+    )
+    after = api.load_model(tmp_path / "pruned")
+    assert result.after["flops"] < 0.9 * result.before["flops"]
+    assert after.reader.width == before.reader.width and after.head.reads == before.head.reads
+    assert siamkit.evaluate(tmp_path / "pruned").retrieval["recall@1"] == result.after["recall@1"]
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch"])
