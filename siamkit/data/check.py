@@ -20,7 +20,7 @@ from siamkit.data.opening import (
     root_hint,
     split,
 )
-from siamkit.data.preparation import decoding_of, preparation
+from siamkit.data.preparation import CHECKED, decoding_of, preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding
@@ -139,7 +139,8 @@ def _splits(
         return empty
     prepared = preparation(config, splits.sets, checked.facts, _SQUARE)
     known = None if prepared.range == "full" else prepared.range
-    how = Decoding(value_range=known, max_pixels=config.max_pixels)
+    # The perceptual hash reads 32 pixels per side.
+    how = Decoding(value_range=known, max_pixels=config.max_pixels, least=CHECKED)
     contents = Contents(splits.sets, progress, how=how)
     return {
         "how": splits.how,

@@ -57,7 +57,7 @@ class ViewDataset(Dataset[Tensor]):
         self.images = images
         self._view = view
         self._seed = seed
-        self._how = Decoding.of(view.preprocessing, max_pixels)
+        self._how = Decoding.of(view.preprocessing, max_pixels, view.part)
 
     def of(self, images: ImageSet) -> ViewDataset:
         """Return the same views of other images, or of some of these."""

@@ -41,7 +41,7 @@ def original(sample: Sample, how: Decoding) -> Original:
     Raises:
         DataError: The image cannot be read.
     """
-    how = replace(how, channels=3)
+    how = replace(how, channels=3, least=None)
     values = _values(sample, how)
     if values is not None:
         low, high = values

@@ -101,9 +101,13 @@ def choose_fit(wanted: Literal["auto"] | Fit, own: Fit, elongated: float) -> Fit
     return "squash" if own == "crop" and elongated > MANY else own
 
 
+CHECKED = 256
+"""The pixels per side of a large JPEG that is checked. Its data is read to the end all the same."""
+
+
 def decoding_of(data: DataConfig) -> Decoding:
-    """Return how to decode images according to the section ``data`` of a config."""
-    return Decoding(data.in_chans, data.value_range, data.max_pixels)
+    """Return how to decode images to check them, by the section ``data`` of a config."""
+    return Decoding(data.in_chans, data.value_range, data.max_pixels, CHECKED)
 
 
 def bits_for(value: float) -> int | None:

@@ -7,6 +7,7 @@ that computes the view.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
@@ -58,10 +59,13 @@ class EvalView:
     is_random = False
     """Whether the seed changes the result."""
 
+    part = None
+    """The smallest part of an image's sides that a view shows; None for that of evaluation."""
+
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that determine the view of an image, as JSON values."""
-        return {"view": 1, **asdict(self.preprocessing)}
+        return {"view": 2, **asdict(self.preprocessing)}
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
         """Return the view ``[C, H, W]`` (float32) of ``image``; ``seed`` has no effect."""
@@ -109,6 +113,11 @@ class TrainView:
     def is_random(self) -> bool:
         """Whether the seed changes the result."""
         return self._augment.is_random
+
+    @property
+    def part(self) -> float | None:
+        """The smallest part of an image's sides that a view shows; None for that of evaluation."""
+        return math.sqrt(self._augment.crop_scale[0]) if self._augment.is_random else None
 
     @property
     def identity(self) -> dict[str, Any]:

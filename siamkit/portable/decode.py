@@ -1,5 +1,8 @@
 """The decoder: turns image files into images of one defined form.
 
+A large JPEG is decoded at a half, a quarter or an eighth of its size, by the scaled cosine
+transform of libjpeg, if that leaves twice as many pixels as are needed.
+
 The decoder applies the EXIF orientation, puts transparent images on white, scales grey images of
 more than 8 bits to 8 bits by a given range of values, converts CMYK to RGB, and takes the first
 frame of an animation. A file that cannot be read, or has values outside the range, raises an error
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ..errors import DataError, SiamkitError
 from .depth import is_deep_grey, require_range, to_eight_bit
@@ -34,6 +38,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 REPAIR = "repair or remove the file"
 """The next step for a damaged file."""
+
+_MARGIN = 2
+"""How many times as many pixels as the network gets a JPEG must keep on each side, if it is decoded
+at a fraction of its size. With 2, features hardly change: their cosine to those of the whole image
+is 0.999 or more (``tests/benchmarks/decoding.py``)."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,16 +67,32 @@ class Decoding:
             :class:`siamkit.Preprocessing`.
         max_pixels: The most pixels that an image may have. Larger images are refused before they
             are decoded.
+        least: The pixels that the sides of a JPEG must have after it is decoded. Where a fraction
+            of its size is as large, it is decoded at that, unless a box is cut out of it. None: at
+            its whole size.
     """
 
     channels: int = 3
     value_range: ValueRange = None
     max_pixels: int = MAX_PIXELS
+    least: int | None = None
 
     @classmethod
-    def of(cls, images: Preprocessing, max_pixels: int = MAX_PIXELS) -> Self:
-        """Return how to decode images for a network with this preprocessing."""
-        return cls(images.channels, images.value_range, max_pixels)
+    def of(
+        cls, images: Preprocessing, max_pixels: int = MAX_PIXELS, part: float | None = None
+    ) -> Self:
+        """Return how to decode images for a network with this preprocessing.
+
+        Args:
+            images: The preprocessing.
+            max_pixels: The most pixels that an image may have.
+            part: The smallest part of an image's sides that the network gets to see at once; None
+                for that of evaluation.
+        """
+        if part is None:
+            part = images.crop_pct if images.fit == "crop" else 1.0
+        least = math.ceil(_MARGIN * max(images.size) / min(part, 1.0))
+        return cls(images.channels, images.value_range, max_pixels, least)
 
 
 RGB = Decoding()
@@ -97,14 +122,23 @@ def with_decoded(path: Path, how: Decoding, box: Box | None, use: Callable[[Imag
 
     def work(claim: Claim) -> R:
         with quiet(), opened(path, how) as image:
+            reduce(image, how, box)
             claim(image)
             return use(pixels_of(image, how, box, str(path))[0])
 
     return decoded_at_once.share(work)
 
 
+def reduce(image: Image.Image, how: Decoding, box: Box | None) -> None:
+    """Let an opened JPEG be decoded at a fraction of its size, if ``how`` allows it."""
+    if how.least is not None and box is None and isinstance(image, JpegImageFile):
+        image.draft(None, (how.least, how.least))
+
+
 def prepare(image: Image.Image, how: Decoding = RGB, *, where: str = "image") -> Image.Image:
-    """Return an opened image as :func:`decode` would return it. The given image is not changed.
+    """Return an opened image as :func:`decode` would return it, but at its whole size.
+
+    The given image is not changed.
 
     Args:
         image: The image, of any mode. The current frame of an animation is used.

@@ -19,6 +19,7 @@ from .decode import (
     orientation_of,
     pixels_of,
     quiet,
+    reduce,
     require_inside,
 )
 from .depth import is_deep, to_eight_bit
@@ -83,6 +84,7 @@ def look(
                 form, mode, size, oriented = str(image.format), image.mode, image.size, True
                 deep = is_deep(image)
                 if full:
+                    reduce(image, how, box)
                     claim(image)
                     oriented = pixels_of(image, how, box, str(path))[1]
                 elif box is not None:

@@ -16,6 +16,7 @@ from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError, ResourceError, SiamkitError
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.decode import Decoding, decode
 from siamkit.portable.folders import scan
 
 PRE = Preprocessing(size=(16, 16))
@@ -55,6 +56,23 @@ def test_without_augmentation_all_views_are_one(images):
     assert data.seed(3, 0) is None and torch.equal(data[3, 0], data[3, 2])
     assert data.identity == ViewDataset(images, EvalView(PRE), 0).identity
     assert data.identity != dataset(images).identity
+
+
+def test_a_large_jpeg_keeps_the_pixels_that_the_smallest_crop_needs(tmp_path):
+    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.effect_noise((256, 256), 90).convert("RGB").save(tmp_path / name)
+    found = class_images(scan(tmp_path))
+    plain, path = ViewDataset(found, EvalView(PRE), 0), tmp_path / "a/1.jpg"
+    # 16 px, seen through a crop of 0.875, need 16 / 0.875 px of the image; it keeps twice that.
+    assert torch.equal(plain[0, 0], EvalView(PRE)(decode(path, Decoding(least=37))))
+    assert not torch.equal(plain[0, 0], EvalView(PRE)(decode(path)))
+    # A crop of a sixteenth of the area needs four times as many pixels per side.
+    augment = AugmentConfig(crop_scale=(1 / 16, 1))
+    view, random = TrainView(PRE, augment), ViewDataset(found, TrainView(PRE, augment), 0)
+    image = decode(path, Decoding(least=128))
+    assert image.size == (128, 128)
+    assert torch.equal(random[0, 1], view(image, random.seed(0, 1)))
 
 
 def test_images_get_views_of_their_own(make_images):

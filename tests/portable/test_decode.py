@@ -1,18 +1,22 @@
+import io
 import os
 import struct
+import tempfile
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image
 
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding, decode, prepare, upright
 from siamkit.portable.looking import look, unreadable
+from siamkit.portable.preprocessing import Preprocessing
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
@@ -413,3 +417,87 @@ def test_what_is_wrong_with_an_opened_image_is_told(path):
     path.write_bytes(path.read_bytes()[:-30])
     with Image.open(path) as image, pytest.raises(DataError, match="cannot read the image"):
         prepare(image, Decoding(3))
+
+
+def photo(size: tuple[int, int]) -> Image.Image:
+    """A picture with smooth parts and edges at all scales, as photographs have."""
+    generator = np.random.default_rng(0)
+    image = Image.new("RGB", size)
+    for scale in (4, 16, 64, 256):
+        noise = generator.integers(0, 256, (scale, scale, 3), np.uint8)
+        image = Image.blend(image, Image.fromarray(noise).resize(size), 0.5)
+    return image
+
+
+def unlike(one: Image.Image, other: Image.Image) -> float:
+    """Return the mean difference of two images at 64 px, in grey levels."""
+    small = (np.asarray(i.resize((64, 64), Image.Resampling.BICUBIC), float) for i in (one, other))
+    return float(np.abs(np.subtract(*small)).mean())
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "expected"),
+    [
+        ((512, 512), 256, (256, 256)),
+        ((511, 512), 256, (511, 512)),
+        ((1027, 800), 256, (514, 400)),
+        ((1030, 1100), 256, (258, 275)),
+        ((2400, 256), 256, (2400, 256)),
+        ((2500, 2200), 256, (313, 275)),
+        ((2500, 2200), 1, (313, 275)),
+        ((1024, 1024), None, (1024, 1024)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_is_decoded_at_a_fraction_that_keeps_enough_pixels(
+    path, size, least, expected, mode
+):
+    whole = photo(size).convert(mode)
+    whole.save(path, "JPEG", quality=95)
+    image = decode(path, Decoding(3, least=least))
+    assert (image.mode, image.size) == ("RGB", expected)
+    assert unlike(image, decode(path)) < 2
+
+
+def test_the_fraction_is_that_of_the_upright_image_and_other_formats_stay_whole(path):
+    image, exif = photo((1200, 900)), Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, "JPEG", exif=exif)
+    turned = decode(path, Decoding(least=300))
+    assert turned.size == (450, 600) and unlike(turned, decode(path)) < 2
+    for file_format in ("PNG", "WEBP", "TIFF", "BMP"):
+        image.save(path, file_format)
+        assert decode(path, Decoding(least=300)).size == (1200, 900)
+
+
+def test_a_box_is_cut_out_of_the_whole_image(path):
+    photo((1200, 900)).save(path, "JPEG")
+    box = (10, 20, 1010, 820)
+    assert decode(path, Decoding(least=100), box).size == (1000, 800)
+    assert pixels(decode(path, Decoding(least=100), box)) == pixels(decode(path, box=box))
+
+
+def test_a_network_gets_twice_as_many_pixels_as_it_needs(path):
+    images = Preprocessing(size=(64, 80), crop_pct=0.8)
+    assert Decoding.of(images).least == 200
+    assert Decoding.of(replace(images, fit="squash")).least == 160
+    assert Decoding.of(images, part=0.5).least == 320
+    assert Decoding.of(replace(images, crop_pct=1.25)).least == 160
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_damaged_jpeg_fails_at_a_fraction_of_its_size_exactly_if_it_fails_whole(data):
+    stream = io.BytesIO()
+    photo((160, 120)).save(stream, "JPEG", quality=80, progressive=data.draw(st.booleans()))
+    content = bytearray(stream.getvalue())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(20, len(content) - 1)) :]
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(2, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image"
+        path.write_bytes(content)
+        ((whole, _),) = unreadable([path], full=True) or [(None, None)]
+        ((part, _),) = unreadable([path], Decoding(least=1), full=True) or [(None, None)]
+    assert whole == part

@@ -10,7 +10,6 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from PIL import Image
 
@@ -18,7 +17,7 @@ from siamkit.data.images import Sample
 from siamkit.data.views import EvalView
 from siamkit.errors import DataError
 from siamkit.interfaces import Preprocessing
-from siamkit.portable.decode import Decoding, decode, quiet, upright
+from siamkit.portable.decode import Decoding, decode
 from siamkit.portable.preprocessing import MAX_PIXELS
 
 LARGE, SMALL = 96, 56
@@ -45,9 +44,8 @@ def thumbnails(
         preprocessing: How the network's images are prepared.
         max_pixels: The most pixels that an image may have; larger images count as unreadable.
     """
-    how = Decoding(3, preprocessing.value_range, max_pixels)
     views = {size: _view(preprocessing, size) for size in set(sizes.values())}
-    small = {n: _small(image, views[sizes[n]], how) for n, image in images.items()}
+    small = {n: _small(image, views[sizes[n]], max_pixels) for n, image in images.items()}
     encoded: dict[int, str | None] = {}
     for quality in _QUALITIES:
         encoded = {
@@ -66,32 +64,16 @@ def _view(preprocessing: Preprocessing, size: int) -> EvalView:
     return EvalView(replace(preprocessing, size=small, interpolation="bicubic"))
 
 
-def _small(sample: Sample, view: EvalView, how: Decoding) -> Image.Image | None:
+def _small(sample: Sample, view: EvalView, max_pixels: int) -> Image.Image | None:
+    how = replace(Decoding.of(view.preprocessing, max_pixels), channels=3)
     try:
-        size = max(view.preprocessing.size)
-        whole = _fraction(sample.path, size, how) if sample.box is None else None
-        image = view.resize(whole or decode(sample.path, how, sample.box))
+        image = view.resize(decode(sample.path, how, sample.box))
     except DataError:
         return None
     # A new image has no metadata.
     clean = Image.new("RGB", image.size)
     clean.paste(image)
     return clean
-
-
-def _fraction(path: Path, size: int, how: Decoding) -> Image.Image | None:
-    """Return a large JPEG decoded at reduced size, which is faster; None for other images."""
-    try:
-        with quiet(), path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
-            # A view that crops keeps no more than a square of the shorter side.
-            if image.mode != "RGB" or min(image.size) < 8 * size:
-                return None
-            if image.width * image.height > how.max_pixels:
-                return None
-            image.draft("RGB", (2 * size, 2 * size))
-            return upright(image)[0].copy()
-    except Exception:  # decode reports the error
-        return None
 
 
 def _encoded(image: Image.Image, quality: int) -> str:
