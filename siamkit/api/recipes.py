@@ -10,7 +10,7 @@ from typing import Any
 from siamkit.api.listening import observers
 from siamkit.api.results import TrainingResult
 from siamkit.comparison.directory import ComparisonDir
-from siamkit.comparison.recipe import BUDGET, Outlook, choose_recipe
+from siamkit.comparison.recipe import BUDGET, KINDS, Outlook, candidates, choose_recipe
 from siamkit.comparison.work import Step
 from siamkit.config import MAIN_KEYS, RunConfig, flat
 from siamkit.errors import ConfigError
@@ -28,12 +28,14 @@ class Choice:
     """How the recipe of a run is chosen.
 
     Attributes:
+        kind: What is chosen: ``auto`` for the whole recipe, ``augment`` for the augmentation.
         fixed: The dotted keys that the user has set.
         budget: Seconds for the choice and the training together.
         tell: Called with what comes next.
         watch: Called before and after each trial.
     """
 
+    kind: str
     fixed: Collection[str] = ()
     budget: float = BUDGET
     tell: Callable[[Outlook], None] = lambda outlook: None
@@ -44,12 +46,13 @@ def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | No
     """Return how a recipe is chosen; None if the user does not ask for that.
 
     Args:
-        recipe: ``auto``, or None.
+        recipe: ``auto``, ``augment``, or None.
         budget: Seconds, or None.
         given: The config values that the user has set, nested by section.
 
     Raises:
-        ConfigError: The recipe is unknown, or the budget is wrong or has no effect.
+        ConfigError: The recipe is unknown, the budget is wrong or has no effect, or nothing is left
+            to choose.
     """
     if recipe is None:
         if budget is not None:
@@ -59,8 +62,9 @@ def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | No
                 hint=f"add {argument('recipe', AUTO)}",
             )
         return None
-    if not isinstance(recipe, str) or recipe != AUTO:
-        raise ConfigError("is no recipe", where=argument("recipe"), got=recipe, allowed=repr(AUTO))
+    if not isinstance(recipe, str) or recipe not in KINDS:
+        allowed = " or ".join(map(repr, KINDS))
+        raise ConfigError("is no recipe", where=argument("recipe"), got=recipe, allowed=allowed)
     if budget is not None:
         require_seconds(budget)
     fixed = {key for key, value in flat(_whole(given)) if value is not None}
@@ -70,7 +74,14 @@ def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | No
             where=setting("train.epochs"),
             hint=f"leave it out, or set {argument('budget')}",
         )
-    return Choice(fixed, BUDGET if budget is None else float(budget))
+    if not candidates(fixed, recipe):
+        raise ConfigError(
+            "there is nothing to choose, because every part of the recipe is set",
+            where=argument("recipe"),
+            got=", ".join(sorted(fixed)),
+            hint="leave out some of these settings, or the recipe",
+        )
+    return Choice(recipe, fixed, BUDGET if budget is None else float(budget))
 
 
 def require_seconds(budget: Any) -> None:
@@ -107,7 +118,7 @@ def fit_with_recipe(
     place = ComparisonDir((run.path / run.recipe.name).absolute())
     recipe = choose_recipe(
         config, choice.fixed, known, place,
-        budget=choice.budget, tell=choice.tell, watch=choice.watch,
+        kind=choice.kind, budget=choice.budget, tell=choice.tell, watch=choice.watch,
         again=f"repeat the command with {settings({'run_dir': str(run.path)})}"
         + (f" and {argument('resume', AUTO)}" if on_command_line() else ""),
     )  # fmt: skip

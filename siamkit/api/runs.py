@@ -166,7 +166,7 @@ def fit(
     seed: int | None = None,
     device: str | None = None,
     run_dir: str | Path | None = None,
-    recipe: Literal["auto"] | None = None,
+    recipe: Literal["auto", "augment"] | None = None,
     budget: float | None = None,
     listeners: Iterable[Listener] = (),
     progress: bool | None = None,
@@ -208,7 +208,8 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         run_dir: The directory of the run.
         recipe: ``"auto"``: compare a few recipes on the training classes first, and train with the
-            best one. Settings that are given stay as they are. None: the given settings.
+            best one. ``"augment"``: the same, but only the augmentation is chosen. Settings that
+            are given stay as they are. None: the given settings.
         budget: With ``recipe``: seconds for the comparison and the training together.
         listeners: Called with every :class:`siamkit.Event`.
         progress: Whether to show the log of the run and a progress bar; None: only in a terminal or

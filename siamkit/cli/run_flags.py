@@ -17,9 +17,13 @@ from siamkit.cli.cores import use
 from siamkit.cli.flag_keys import KEYS, dashed, flag_of
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import DATA, DEVICES, LABEL_COLUMN, PATH_COLUMN, ROOT, THREADS
+from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from siamkit.config import Layer, RunConfig
+
+AUTO = "auto"
+"""The value of ``--augment`` with which ``train`` chooses the augmentation."""
 
 _MODEL, _TRAINING, _DATA, _CONFIG = "Model", "Training", "Data", "Configuration"
 
@@ -206,9 +210,9 @@ class RunFlags:
             metavar="PRESET",
             help="The kind of images, which decides how training images may be changed: objects, "
             "faces, documents, marks, medical, or none for no changes. 'siamkit data show' draws "
-            "the result. Default: objects.",
+            "the result. 'train' takes auto too, which is --recipe augment. Default: objects.",
             autocompletion=completion.choices(
-                "objects", "faces", "documents", "marks", "medical", "none"
+                "objects", "faces", "documents", "marks", "medical", "none", "auto"
             ),
             rich_help_panel=_TRAINING,
         ),
@@ -339,10 +343,18 @@ class RunFlags:
         ``--fast`` is a layer of its own, so that errors name it.
 
         Raises:
-            ConfigError: The file cannot be read, or a ``--set`` is not an assignment.
+            ConfigError: The file cannot be read, a ``--set`` is not an assignment, or a flag works
+                only with another command.
         """
         from siamkit import config
 
+        if self.augment == AUTO:
+            raise ConfigError(
+                "only 'siamkit train' can choose the augmentation",
+                where="--augment",
+                got=AUTO,
+                hint="'siamkit compare DATA --augment objects,marks,none' shows all results",
+            )
         layers = [] if self.preset is None else [config.read_preset(self.preset)]
         if self.config is not None:
             layers.append(config.read_file(self.config))

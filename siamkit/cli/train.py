@@ -15,7 +15,7 @@ from siamkit.cli.flag_keys import flag_of
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.report import end_with_report
-from siamkit.cli.run_flags import RunFlags, run_flags
+from siamkit.cli.run_flags import AUTO, RunFlags, run_flags
 from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ Strict = Annotated[
 Recipe = Annotated[
     str | None,
     typer.Option(
-        metavar="auto",
+        metavar="auto|augment",
         help="auto: compare a few recipes on the training classes first, and train with the best "
-        "one. What other flags set stays as it is. Default: what the flags and the configuration "
-        "say.",
-        autocompletion=completion.choices("auto"),
+        "one. augment: the same, but only the augmentation is chosen. What other flags set stays "
+        "as it is. Default: what the flags and the configuration say.",
+        autocompletion=completion.choices("auto", "augment"),
         rich_help_panel="Training",
     ),
 ]
@@ -59,8 +59,8 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="With --recipe: the time for the comparison and the training together, such as 5m. "
-        "Default: 5m.",
+        help="With --recipe or --augment auto: the time for the comparison and the training "
+        "together, such as 5m. Default: 5m.",
         rich_help_panel="Training",
     ),
 ]
@@ -86,6 +86,8 @@ def train(
     latest and the best epoch.
     """
     wish, code = _ReportWish(), 0
+    if flags.augment == AUTO:
+        flags, recipe = replace(flags, augment=None), recipe or "augment"
     chosen = recipe, None if budget is None else seconds(budget, "--budget")
     result = _train(flags, resume, strict, chosen, quiet, wish)
     if wish.granted:

@@ -1,9 +1,9 @@
 """The recipe of a run, chosen on its own training classes within a time budget.
 
 A few candidates are compared on folds of the training classes: how much of the network trains, with
-which loss, head and augmentation. The validation classes of the run take no part, so they still
-tell how good the trained network is. Lengths are chosen by time and by steps, not by epochs: an
-epoch of few images has too few steps, and one of many images too many.
+which loss, head and augmentation; or the augmentation alone. The validation classes of the run take
+no part, so they still tell how good the trained network is. Lengths are chosen by time and by
+steps, not by epochs: an epoch of few images has too few steps, and one of many images too many.
 """
 
 from __future__ import annotations
@@ -62,6 +62,14 @@ CANDIDATES: tuple[Mapping[str, Any], ...] = (
     },
 )  # fmt: skip
 """The values of each candidate by dotted key, the most promising first."""
+
+AUGMENTATIONS: tuple[Mapping[str, Any], ...] = tuple(
+    {"data.augment.preset": preset} for preset in ("marks", "objects", "documents", "none")
+)
+"""The candidates of a recipe of which only the augmentation is open: from strong to no changes."""
+
+KINDS = ("auto", "augment")
+"""What can be chosen: the whole recipe, or the augmentation."""
 
 _SILENT = "freeze.warmup"
 _EPOCH = 25
@@ -152,14 +160,15 @@ class Recipe:
     notices: tuple[str, ...] = ()
 
 
-def candidates(fixed: Collection[str]) -> tuple[Arm, ...]:
+def candidates(fixed: Collection[str], kind: str = "auto") -> tuple[Arm, ...]:
     """Return the candidates without the keys that are fixed, each combination once.
 
     Args:
         fixed: The dotted keys that the user has set.
+        kind: One of :data:`KINDS`.
     """
     found: dict[str, Arm] = {}
-    for values in CANDIDATES:
+    for values in _values(kind):
         left = {
             key: value
             for key, value in values.items()
@@ -169,6 +178,10 @@ def candidates(fixed: Collection[str]) -> tuple[Arm, ...]:
         if name:
             found.setdefault(name, Arm(name, left))
     return tuple(found.values())
+
+
+def _values(kind: str) -> tuple[Mapping[str, Any], ...]:
+    return CANDIDATES if kind == "auto" else AUGMENTATIONS
 
 
 def trial_lengths(pace: Pace, seconds: float, arms: int, steps: int) -> Lengths:
@@ -208,6 +221,7 @@ def choose_recipe(
     registries: Mapping[str, Registry],
     place: ComparisonDir,
     *,
+    kind: str = "auto",
     budget: float = BUDGET,
     again: str | None = None,
     watch: Watch = lambda step: None,
@@ -218,9 +232,11 @@ def choose_recipe(
 
     Args:
         base: The config of the run.
-        fixed: The dotted keys that the user has set; a candidate does not change them.
+        fixed: The dotted keys that the user has set; a candidate does not change them. They leave
+            one candidate or more.
         registries: The registry of each component section, and of ``track``.
         place: Where the comparison is kept. A comparison that was stopped goes on.
+        kind: What is chosen: one of :data:`KINDS`.
         budget: Seconds for the comparison and the training together.
         again: How the user continues a choice that was stopped.
         watch: Called before and after each trial.
@@ -231,14 +247,7 @@ def choose_recipe(
         SiamkitError: The data cannot be used, or a setting is wrong.
     """
     begun = time.perf_counter()
-    arms = candidates(fixed)
-    if not arms:
-        raise ConfigError(
-            "there is nothing to choose, because every part of the recipe is set",
-            where="recipe",
-            got=", ".join(sorted(fixed)),
-            hint="leave out some of these settings, or the recipe",
-        )
+    arms = candidates(fixed, kind)
     train = base.train.model_copy(update={"epoch_steps": base.train.epoch_steps or _EPOCH})
     base = base.model_copy(update={"train": train})
     images, splits = _training(base)
@@ -270,7 +279,7 @@ def choose_recipe(
         listeners=listeners,
     )
     table = summary(compared)
-    best = _chosen(table, plan, fixed)
+    best = _chosen(table, plan, fixed, kind)
     config = config_of(base, registries, best)
     record = _record(table, best, budget)
     if best.trains:
@@ -389,13 +398,14 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def _chosen(table: Mapping[str, Any], plan: Plan, fixed: Collection[str]) -> Arm:
+def _chosen(table: Mapping[str, Any], plan: Plan, fixed: Collection[str], kind: str) -> Arm:
     """Return the best arm that leaves what the user has set as it is.
 
     A network without training has a head of its own, and no loss, policy or augmentation.
     """
     ours = {key for values in CANDIDATES for key in values}
-    arms = {arm.name: arm for arm in plan.arms if arm.trains or not ours & set(fixed)}
+    free = kind == "auto" and not ours & set(fixed)
+    arms = {arm.name: arm for arm in plan.arms if arm.trains or free}
     stopped = {row["name"] for row in table["arms"] if row["stopped"] is not None}
     left = [arms[row["name"]] for row in table["arms"] if row["name"] in set(arms) - stopped]
     if not left:

@@ -44,7 +44,9 @@ def test_strengths_of_the_augmentation_are_fixed_one_by_one():
 
 @pytest.mark.parametrize("recipe", ["best", 3, True, ["auto"], ""])
 def test_only_auto_is_a_recipe(recipe: Any):
-    with pytest.raises(ConfigError, match=r"recipe: is no recipe, got .*, allowed: 'auto'"):
+    with pytest.raises(
+        ConfigError, match=r"recipe: is no recipe, got .*, allowed: 'auto' or 'augment'"
+    ):
         choice_of(recipe, None, {})
 
 

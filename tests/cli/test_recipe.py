@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from siamkit.comparison import recipe as recipes
+from siamkit.config import read_file
 
 from .conftest import Cli
 
@@ -61,9 +62,12 @@ def test_it_says_how_long_it_takes_and_what_it_chose(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--recipe", "best"], "--recipe: is no recipe, got 'best', allowed: 'auto'"),
+        (["--recipe", "best"], "--recipe: is no recipe, got 'best', allowed: 'auto' or 'augment'"),
         (["--budget", "5m"], "--budget: works only with a recipe that is chosen; add --recipe"),
         (["--recipe", "auto", "--budget", "5"], "--budget: must be a time, got '5'"),
+        (["--augment", "auto", "--epochs", "3"], "--epochs: cannot be combined with a recipe"),
+        (["--augment", "auto", "--resume", "x"], "--recipe: cannot be combined with --resume RUN"),
+        (["--augment", "marks", "--recipe", "augment"], "there is nothing to choose"),
         (["--recipe", "auto", "--epochs", "3"], "--epochs: cannot be combined with a recipe"),
         (["--recipe", "auto", "--resume", "x"], "--recipe: cannot be combined with --resume RUN"),
     ],
@@ -75,6 +79,31 @@ def test_what_is_wrong_is_named(
     assert result.code == 2
     assert message in result.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short")
+def test_augment_auto_chooses_the_augmentation_alone(
+    cli: Cli, image_folder: Path, tmp_path: Path
+) -> None:
+    result = cli(
+        "train", image_folder, *QUICK, "--augment", "auto", "--budget", "10m",
+        "--run-dir", tmp_path / "run", "--no-report",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    trials = json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text())
+    names = {arm["name"] for arm in trials["arms"] if arm["trains"]}
+    assert names == {"marks", "objects", "documents", "none"}
+    config = read_file(tmp_path / "run" / "config.yaml")
+    assert config["head"]["name"] == "residual"
+    assert config["data"]["augment"]["preset"] in names
+
+
+@pytest.mark.parametrize("verb", ["inspect", "lr-find"])
+def test_only_train_chooses_the_augmentation(cli: Cli, image_folder: Path, verb: str) -> None:
+    result = cli(verb, image_folder, *QUICK, "--augment", "auto")
+    assert result.code == 2
+    assert "--augment: only 'siamkit train' can choose the augmentation, got 'auto'" in result.err
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from siamkit.comparison.recipe import (
     trial_lengths,
 )
 from siamkit.comparison.results import ArmResult
+from siamkit.config.augment import PRESETS
 from siamkit.errors import ConfigError, DataError
 from siamkit.runs.open import OpenRun
 
@@ -67,6 +68,38 @@ def test_what_the_user_sets_is_not_tried() -> None:
         assert len({arm.name for arm in left}) == len(left)
     assert not any("freeze.warmup" in arm.values for arm in candidates({"freeze.name"}))
     assert candidates({key for values in CANDIDATES for key in values}) == ()
+
+
+def test_the_augmentation_alone_can_be_open() -> None:
+    every = candidates((), "augment")
+    presets = {preset for arm in every for preset in arm.values.values()}
+    assert all(set(arm.values) == {"data.augment.preset"} for arm in every)
+    assert presets <= set(PRESETS) and {"objects", "none"} <= presets
+    assert candidates({"data.augment.preset"}, "augment") == ()
+    assert candidates({"loss.name", "freeze.name"}, "augment") == every
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_the_augmentation_is_chosen(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "AUGMENTATIONS", recipes.AUGMENTATIONS[1:3])
+    given = {**values, "head": "linear", "loss": {"name": "triplet", "margin": 0.3}}
+    events: list[siamkit.Event] = []
+    siamkit.fit(
+        given, recipe="augment", budget=600, run_dir=tmp_path / "run", listeners=[events.append]
+    )
+    config = OpenRun(tmp_path / "run", api.registries).config
+    (recipe,) = (event.data["recipe"] for event in events if event.name == "run_start")
+    tried = {row["name"]: row["value"] for row in recipe["arms"]}
+    assert set(tried) == {"objects", "documents", "untrained", "closed form"}
+    assert config.data.augment.preset == recipe["best"]
+    assert config.train.epochs > 0, "the networks without training are there to compare only"
+    chosen = tried[config.data.augment.preset]
+    assert chosen == max(tried["objects"], tried["documents"])
+    assert (config.head.name, config.loss.name, config.loss.options) == (
+        "linear", "triplet", {**config.loss.options, "margin": 0.3}
+    )  # fmt: skip
 
 
 @pytest.fixture
