@@ -43,6 +43,19 @@ def plain_wccn(features: np.ndarray, labels: np.ndarray, width: int) -> np.ndarr
     return distances(white @ directions[:width].T)
 
 
+def test_classes_of_few_images_count_by_their_degrees_of_freedom():
+    features, labels = drawn(0, classes=4, each=6)
+    rows = np.concatenate([np.flatnonzero(labels == c)[:n] for c, n in enumerate((2, 3, 5, 6))])
+    features, labels = features[rows], labels[rows]
+    np.testing.assert_allclose(
+        distances(wccn(features, labels, 4)(features)), plain_wccn(features, labels, 4), rtol=1e-6
+    )
+    pairs, names = features[np.repeat(range(2), 2) * 2 + np.tile(range(2), 2)], np.repeat([0, 1], 2)
+    np.testing.assert_allclose(
+        distances(wccn(pairs, names, 2)(pairs)), plain_wccn(pairs, names, 2), rtol=1e-6
+    )
+
+
 def distances(embeddings: np.ndarray) -> np.ndarray:
     return np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2)
 

@@ -52,6 +52,14 @@ def test_a_truncated_shard_is_dropped(cache, size):
     cache.check(range(8))
 
 
+def test_a_shard_with_more_bytes_than_its_rows_is_dropped(cache):
+    cache.fill(range(8), shard=4)
+    with cache.shards()[0].open("ab") as file:
+        file.write(b"x")
+    absent, (notice,) = missing(cache, range(8))
+    assert len(absent) == 4 and "bytes instead of" in notice
+
+
 def test_a_shard_is_verified_before_its_rows_are_read_but_only_where_it_is_needed(cache):
     cache.fill(range(4))
     cache.fill(range(4, 8))
