@@ -82,8 +82,12 @@ def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
     return Path(value)
 
 
-def require_unicode(path: Path) -> None:
-    """Refuse a path that is not valid Unicode: the library of tensor files cannot open it.
+def require_unicode(path: Path, what: str = "files of tensors") -> None:
+    """Refuse a path that is not valid Unicode, which the library of some files cannot open.
+
+    Args:
+        path: The path.
+        what: The files, for the message.
 
     Raises:
         ConfigError: The path has bytes that are no UTF-8.
@@ -92,7 +96,7 @@ def require_unicode(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise ConfigError(
-            "the path is not valid Unicode, and files of tensors cannot have such a path",
+            f"the path is not valid Unicode, and {what} cannot have such a path",
             where=str(path),
             hint="choose another path, or rename the file or folder",
         ) from None
@@ -330,10 +334,9 @@ def require_free_folder(
         force: Whether the user asked to replace what is there.
 
     Raises:
-        ConfigError: Something else is at the path, or the path is not valid Unicode.
+        ConfigError: Something else is at the path.
         CheckpointError: The path cannot be read.
     """
-    require_unicode(path.absolute())
     where, other = str(path), f"choose another {argument('output')}"
     put_back(path)  # or the next writer would, and then replace it
     with reading(path):

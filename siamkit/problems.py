@@ -71,6 +71,8 @@ def _problem(
     if kind == "missing":
         return ConfigError("must be given", where=where, of=of)
     what = reword(message)
+    if kind == "string_unicode":  # it is a string, but has bytes that are no UTF-8
+        what = "must be valid Unicode"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         what = "must be a mapping of keys to values"
     if got is None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import siamkit
+from siamkit.api import galleries
 from siamkit.errors import ConfigError
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
@@ -28,7 +29,7 @@ def moved(trained: Path, tmp_path: Path) -> Path:
     [
         lambda folder, run, values: siamkit.fit(values(folder)),
         lambda folder, run, values: siamkit.compare(values(None), output=folder),
-        lambda folder, run, values: siamkit.export(run, folder),
+        lambda folder, run, values: siamkit.export(run, folder, format="torch"),
         lambda folder, run, values: siamkit.save_pretrained(run, folder),
         lambda folder, run, values: siamkit.prune(run, folder),
     ],
@@ -68,3 +69,30 @@ def test_a_weights_file_with_such_a_path_is_refused(moved: Path) -> None:
     weights = next(moved.glob("checkpoints/*/model.safetensors"))
     with pytest.raises(ConfigError, match="the path is not valid Unicode"):
         siamkit.create_model("timm:test_resnet", weights=weights)
+
+
+def test_parquet_files_are_refused_before_anything_is_embedded(
+    trained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / BAD).mkdir()
+    with pytest.raises(ConfigError, match="Parquet files cannot have such a path"):
+        galleries.embed(trained, image_folder, tmp_path / BAD / "a.parquet")
+    assert not list((tmp_path / BAD).iterdir())
+    (tmp_path / BAD / "pairs.parquet").touch()
+    with pytest.raises(ConfigError, match="Parquet files cannot have such a path"):
+        galleries.verify_pairs(trained, tmp_path / BAD / "pairs.parquet")
+
+
+def test_what_holds_no_tensors_may_have_such_a_path(
+    trained: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / BAD).mkdir()
+    galleries.embed(trained, image_folder, tmp_path / BAD / "a.npy")
+    galleries.build_index(trained, image_folder, tmp_path / BAD / "index")
+    assert len(siamkit.load_index(tmp_path / BAD / "index")) > 0
+
+
+def test_data_with_such_a_path_is_told_what_is_wrong_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data: must be valid Unicode, got"):
+        siamkit.fit(data=str(tmp_path / BAD), backbone="timm:test_resnet")

@@ -10,20 +10,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from siamkit.api.configuring import Config, placed, resolved_call, values_of
+from siamkit.api.configuring import Config, placed, resolved_call, values_of, whole
 from siamkit.api.helping import helping
 from siamkit.api.listening import checked
 from siamkit.api.recipes import require_seconds
 from siamkit.api.results import ComparisonResult
 from siamkit.checks import whole_number
-from siamkit.comparison.arms import arms_of
+from siamkit.comparison.arms import arms_of, keeping
 from siamkit.comparison.compare import compare as _compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import EQUAL, METRICS, Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Helpers, Step
-from siamkit.config import RunConfig
+from siamkit.config import RunConfig, flat
 from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
@@ -96,8 +96,9 @@ def compare(
         budget: Seconds that all runs may take together; None for no limit. The first round is
             always finished.
         output: The directory of the comparison; None: ``comparisons/<time>-<data>``.
-        jobs: The number of processes that train runs at the same time. They share the threads,
-            unless ``train.threads`` sets those of each. Each needs memory of its own.
+        jobs: The number of processes that train runs at the same time. They share the threads and
+            the processes that decode images, unless ``train.threads`` and ``data.workers`` set
+            those of each. Each needs memory of its own.
         watch: Called before and after each run, and when another process trains the next one.
         begun: Called with the directory before the first run.
         listeners: Called with the events of the runs.
@@ -117,7 +118,8 @@ def compare(
     axes, tuned = _axes(named, vary), _tuned(tune)
     _require_apart(axes, tuned, equal)
     base, known, memory = resolved_call(config, sections)
-    one = policies is None and "freeze" not in values_of(config, sections)
+    wished = dict(flat(whole(values_of(config, sections))))
+    one = policies is None and "freeze.name" not in wished
     if one and not any(len(values) > 1 for values in axes.values()):
         axes = {"freeze.name": POLICIES, **axes}
     _require_protocol(metric, equal, budget, base)
@@ -125,8 +127,9 @@ def compare(
         train = base.train.model_copy(update={"monitor": metric})
         base = base.model_copy(update={"train": train})
     first = base.train.seed
+    arms = arms_of(axes or {"freeze.name": (base.freeze.name,)})
     plan = Plan(
-        arms_of(axes or {"freeze.name": (base.freeze.name,)}),
+        tuple(keeping(arm, wished, known) if arm.trains else arm for arm in arms),
         whole_number(folds, argument("folds"), least=2),
         tuple(range(first, first + whole_number(seeds, argument("seeds"), least=1))),
         metric,

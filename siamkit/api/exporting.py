@@ -21,7 +21,7 @@ from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
 from siamkit.data.opening import load_data
 from siamkit.errors import DataError
-from siamkit.files import path_of, write_atomic
+from siamkit.files import path_of, require_unicode, write_atomic
 from siamkit.inference.export.card import graph_card, quality_section
 from siamkit.inference.export.folder import require_free, require_readable, write_export
 from siamkit.inference.export.formats import INT8, format_of
@@ -92,6 +92,8 @@ def export(
     wanted = format_of(format, quantize)
     target = expanded(path_of(output, "output", "a new folder"))
     require_free(target, force)
+    if not wanted.packages:  # torch and timm keep files of tensors
+        require_unicode(target.absolute())
     seed, license = whole_number(seed, "seed", least=0), optional_text(license, "license")
     objects = {"backbone": backbone, "head": head}
     run = open_run(path_of(run_dir, "run_dir", RUN), **objects)

@@ -124,6 +124,11 @@ def pruned(
         hint = f"prune a run that was trained without {setting('engine.prefix', 'int8')}"
         require_float(Quantized.load(record), "the run cannot be pruned", hint)
     config = _config(run, changes, finetune_epochs)
+    if part == "trainable" and not config.train.epochs:
+        raise ConfigError(
+            "nothing trains in the fine-tuning, because the run has no epochs",
+            where=argument("part"), got=part, hint=f"add {argument('finetune_epochs', 3)}",
+        )  # fmt: skip
     if run_dir is None:
         target = unused(run.path.with_name(f"{run.path.absolute().name}-pruned"))
     else:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from siamkit.api.configuring import whole
 from siamkit.api.listening import observers
 from siamkit.api.results import TrainingResult
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.recipe import BUDGET, KINDS, Outlook, candidates, choose_recipe
 from siamkit.comparison.work import Step
-from siamkit.config import MAIN_KEYS, RunConfig, flat
+from siamkit.config import COMPONENTS, KEPT_KEYS, RunConfig, flat
 from siamkit.errors import ConfigError
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
@@ -29,7 +30,8 @@ class Choice:
 
     Attributes:
         kind: What is chosen: ``auto`` for the whole recipe, ``augment`` for the augmentation.
-        fixed: The dotted keys that the user has set.
+        fixed: The dotted keys that a candidate does not change.
+        own: The values that the user has set, by dotted key.
         budget: Seconds for the choice and the training together.
         tell: Called with what comes next.
         watch: Called before and after each trial.
@@ -37,18 +39,22 @@ class Choice:
 
     kind: str
     fixed: Collection[str] = ()
+    own: Mapping[str, Any] = field(default_factory=dict)
     budget: float = BUDGET
     tell: Callable[[Outlook], None] = lambda outlook: None
     watch: Callable[[Step], None] = lambda step: None
 
 
-def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | None:
+def choice_of(
+    recipe: Any, budget: Any, given: Mapping[str, Any], asked: str = "recipe"
+) -> Choice | None:
     """Return how a recipe is chosen; None if the user does not ask for that.
 
     Args:
         recipe: ``auto``, ``augment``, or None.
         budget: Seconds, or None.
         given: The config values that the user has set, nested by section.
+        asked: The argument with which the user asks, ``recipe`` or ``augment``, for errors.
 
     Raises:
         ConfigError: The recipe is unknown, the budget is wrong or has no effect, or nothing is left
@@ -67,21 +73,34 @@ def choice_of(recipe: Any, budget: Any, given: Mapping[str, Any]) -> Choice | No
         raise ConfigError("is no recipe", where=argument("recipe"), got=recipe, allowed=allowed)
     if budget is not None:
         require_seconds(budget)
-    fixed = {key for key, value in flat(_whole(given)) if value is not None}
+    own = {key: value for key, value in flat(whole(given)) if value is not None}
+    fixed = {*own, *_names_of_options(own)}
     if "train.epochs" in fixed:
         raise ConfigError(
             "cannot be combined with a recipe, because the budget decides how long the run trains",
             where=setting("train.epochs"),
             hint=f"leave it out, or set {argument('budget')}",
         )
+    every = {key for arm in candidates((), recipe) for key in arm.values}
     if not candidates(fixed, recipe):
         raise ConfigError(
             "there is nothing to choose, because every part of the recipe is set",
-            where=argument("recipe"),
-            got=", ".join(sorted(fixed)),
+            where=argument(asked),
+            got=", ".join(sorted(fixed & every)),
             hint="leave out some of these settings, or the recipe",
         )
-    return Choice(recipe, fixed, BUDGET if budget is None else float(budget))
+    return Choice(recipe, fixed, own, BUDGET if budget is None else float(budget))
+
+
+def _names_of_options(own: Iterable[str]) -> Iterator[str]:
+    """Yield the names of the components of which the user has set an option.
+
+    The option belongs to the component that is used if nothing is chosen.
+    """
+    for key in own:
+        section, _, option = key.partition(".")
+        if section in COMPONENTS and option.partition(".")[0] not in KEPT_KEYS[section]:
+            yield f"{section}.name"
 
 
 def require_seconds(budget: Any) -> None:
@@ -117,7 +136,7 @@ def fit_with_recipe(
     run = reserved or RunDir.reserve(config, restart=True)
     place = ComparisonDir((run.path / run.recipe.name).absolute())
     recipe = choose_recipe(
-        config, choice.fixed, known, place,
+        config, choice.fixed, known, place, given=choice.own,
         kind=choice.kind, budget=choice.budget, tell=choice.tell, watch=choice.watch,
         again=f"repeat the command with {settings({'run_dir': str(run.path)})}"
         + (f" and {argument('resume', AUTO)}" if on_command_line() else ""),
@@ -131,15 +150,3 @@ def fit_with_recipe(
         notices=(*notices, *recipe.notices), reserved=reserved, restart=True, recipe=recipe.record,
     )  # fmt: skip
     return TrainingResult(result)
-
-
-def _whole(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with every section as a mapping: ``loss: triplet`` sets ``loss.name``."""
-    result = {}
-    for section, value in given.items():
-        main = MAIN_KEYS.get(section)
-        result[section] = {main: value} if main and not isinstance(value, Mapping) else value
-        augment = result[section].get("augment") if section == "data" and main else None
-        if isinstance(augment, str):
-            result[section] = {**result[section], "augment": {"preset": augment}}
-    return result

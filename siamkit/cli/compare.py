@@ -123,8 +123,8 @@ Jobs = Annotated[
         min=1,
         metavar="N",
         help="Train N runs at the same time, each in a process of its own, which needs its own "
-        "memory. They share the threads, unless --threads sets those of each. It pays for short "
-        "runs, such as heads on cached features.",
+        "memory. They share the threads and the decoding processes, unless --threads and --workers "
+        "set those of each. It pays for short runs, such as heads on cached features.",
         rich_help_panel=_PROTOCOL,
     ),
 ]
@@ -173,8 +173,9 @@ def compare(
     limit = None if budget is None else seconds(budget, "--budget")
     with heavy_imports(announced=not quiet, quiet=quiet):
         from siamkit import api
+    from siamkit.config import joined
 
-    config = replace(flags, augment=None).load()
+    config = joined(replace(flags, augment=None).layers())
     result = api.compare(
         config,
         policies=policy or ([flags.freeze_policy] if flags.freeze_policy else None),

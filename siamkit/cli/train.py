@@ -86,9 +86,11 @@ def train(
     latest and the best epoch.
     """
     wish, code = _ReportWish(), 0
+    asked = "recipe"
     if flags.augment == AUTO:
-        flags, recipe = replace(flags, augment=None), recipe or "augment"
-    chosen = recipe, None if budget is None else seconds(budget, "--budget")
+        flags, asked = replace(flags, augment=None), "recipe" if recipe else "augment"
+        recipe = recipe or "augment"
+    chosen = recipe, None if budget is None else seconds(budget, "--budget"), asked
     result = _train(flags, resume, strict, chosen, quiet, wish)
     if wish.granted:
         code = end_with_report(result, quiet=quiet)
@@ -116,7 +118,7 @@ def _train(
     flags: RunFlags,
     resume: Path | None,
     strict: bool,
-    chosen: tuple[str | None, float | None],
+    chosen: tuple[str | None, float | None, str],
     quiet: bool,
     wish: _ReportWish,
 ) -> Mapping[str, Any]:
@@ -126,7 +128,7 @@ def _train(
     if chosen[0] and resume is not None and not auto:
         raise ConfigError(
             "cannot be combined with --resume RUN, because a run keeps its recipe",
-            where="--recipe",
+            where=f"--{chosen[2]}",
             hint="leave it out, or continue with --resume auto and --run-dir",
         )
     if resume is not None and not auto and (flags.config or flags.preset):
@@ -146,12 +148,15 @@ def _train(
     from siamkit.report.terminal import make_console
 
     layers = flags.layers()
+    if chosen[2] == "augment":
+        layers = [_without_augmentation(layers)]
     if (resume is None or auto) and not quiet and not _sets_data(layers):
         output.notice(
             f"no DATA given: {'a new run trains' if auto else 'training'} on 'sample', the "
             "built-in images. To train on your own images, pass a folder of class folders."
         )
-    choice = choice_of(*chosen, merge(*layers))
+    recipe, budget, asked = chosen
+    choice = choice_of(recipe, budget, merge(*layers), asked)
     with ConsoleListener(make_console(sys.stderr)) as log:
         listeners = (wish,) if quiet else (wish, log)
         if choice is not None and not (auto and has_begun(layers)):
@@ -170,6 +175,17 @@ def _train(
             changes = Layer(merge(*layers), flag_of)
             return continued(resume, changes, strict=strict, listeners=listeners, progress=False)
         return api.fit(api.load_config(*layers), listeners=listeners, progress=False)
+
+
+def _without_augmentation(layers: Sequence[Layer]) -> Layer:
+    """Return the layers as one, without their choice of the augmentation, which a recipe makes."""
+    from siamkit.config import Layer, joined
+
+    # Another choice on top drops the strengths that belong to the one below it.
+    top = Layer({"data": {"augment": {"preset": AUTO}}}, flag_of)
+    values = joined([*layers, top])
+    del values["data"]["augment"]["preset"]
+    return values
 
 
 def _sets_data(layers: Sequence[Layer]) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from siamkit.config import COMPONENT_MODELS, MAIN_KEYS, nested
+from siamkit.config import COMPONENT_MODELS, KEPT_KEYS, MAIN_KEYS, nested
+from siamkit.registry import Registry
 
 UNTRAINED, CLOSED = "untrained", "closed form"
 """The names of the networks without training: the backbone's features, and the head in closed
@@ -51,6 +52,34 @@ def arms_of(axes: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
         shown = varied or list(axes)
         arms.append(Arm(", ".join(_label(key, values[key]) for key in shown), values))
     return (*without_training(axes.get("backbone.name", (None,))), *arms)
+
+
+def keeping(arm: Arm, own: Mapping[str, Any], registries: Mapping[str, Registry]) -> Arm:
+    """Return an arm with the user's options of what the arm chooses.
+
+    The user may set an option without a choice, such as the rotation of any preset of the
+    augmentation. As in a single run, it applies to what is chosen in the end. An option that the
+    arm's choice does not have is left out, and so are the options of a choice that is replaced.
+
+    Args:
+        arm: The arm.
+        own: The values that the user has set, by dotted key.
+        registries: The registry of each component section.
+    """
+    kept = {}
+    for key, value in own.items():
+        section = next((s for s in KEPT_KEYS if key.startswith(f"{s}.")), None)
+        if section is None or key in arm.values:
+            continue
+        choice, option = f"{section}.{MAIN_KEYS[section]}", key[len(section) + 1 :].split(".")[0]
+        if choice not in arm.values or choice in own or option in KEPT_KEYS[section]:
+            continue
+        if section in registries:
+            chosen = registries[section].get(arm.values[choice])
+            if option not in chosen.options.model_fields:
+                continue
+        kept[key] = value
+    return replace(arm, values={**arm.values, **kept})
 
 
 def without_training(backbones: Sequence[Any] = (None,)) -> list[Arm]:

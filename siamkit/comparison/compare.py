@@ -18,7 +18,7 @@ from siamkit.comparison.work import Helpers, Watch, Work, work
 from siamkit.config import RunConfig, decisive
 from siamkit.data.loader import default_workers
 from siamkit.errors import ConfigError, SiamkitError
-from siamkit.files import sha256_of
+from siamkit.files import is_there, sha256_of
 from siamkit.model.device import resolve_device
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
@@ -88,7 +88,7 @@ def compare(
             training fails is only left out.
     """
     require_one_process()
-    _require_arms(plan, base, registries)
+    _require_arms(plan, base, registries, is_there(place.plan))
     again = again or f"repeat the command with {argument('output', str(place.path))}"
     data = open_images(base) if images is None else images
     folds = divide(data, plan)
@@ -173,15 +173,22 @@ def _facts(
     }  # fmt: skip
 
 
-def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry]) -> None:
-    """Check the config of each arm before anything is trained."""
+def _require_arms(
+    plan: Plan, base: RunConfig, registries: Mapping[str, Registry], begun: bool
+) -> None:
+    """Check the config of each arm before anything is trained.
+
+    The devices are checked for a new comparison. A finished one can be shown on any machine.
+    """
     seen: dict[str, Arm] = {}
     for arm in plan.arms:
         if arm.name in seen:
             raise ConfigError("two arms are the same", where=arm.name)
         seen[arm.name] = arm
         for values in plan.variants_of(arm):
-            resolve_device(config_of(base, registries, arm, values).train.device)
+            config = config_of(base, registries, arm, values)
+            if not begun:
+                resolve_device(config.train.device)
 
 
 def _require_some(plan: Plan, results: Results, place: ComparisonDir, again: str) -> None:

@@ -17,7 +17,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from siamkit.comparison.arms import Arm, without_training
+from siamkit.comparison.arms import Arm, keeping, without_training
 from siamkit.comparison.compare import Compared, compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.folds import Images, divide, write_tables
@@ -31,7 +31,7 @@ from siamkit.data.images import ImageSet
 from siamkit.data.memory import TABLE
 from siamkit.data.opening import load_data, open_source, usable
 from siamkit.data.splits import Splits
-from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted
 from siamkit.files import is_there
 from siamkit.interfaces import Event
 from siamkit.json_files import read_sealed
@@ -64,9 +64,10 @@ CANDIDATES: tuple[Mapping[str, Any], ...] = (
 """The values of each candidate by dotted key, the most promising first."""
 
 AUGMENTATIONS: tuple[Mapping[str, Any], ...] = tuple(
-    {"data.augment.preset": preset} for preset in ("marks", "objects", "documents", "none")
+    {"data.augment.preset": preset} for preset in ("objects", "marks", "documents", "none")
 )
-"""The candidates of a recipe of which only the augmentation is open: from strong to no changes."""
+"""The candidates of a recipe of which only the augmentation is open, the default first: if the
+budget allows only one, it stays."""
 
 KINDS = ("auto", "augment")
 """What can be chosen: the whole recipe, or the augmentation."""
@@ -221,6 +222,7 @@ def choose_recipe(
     registries: Mapping[str, Registry],
     place: ComparisonDir,
     *,
+    given: Mapping[str, Any] | None = None,
     kind: str = "auto",
     budget: float = BUDGET,
     again: str | None = None,
@@ -236,6 +238,8 @@ def choose_recipe(
             one candidate or more.
         registries: The registry of each component section, and of ``track``.
         place: Where the comparison is kept. A comparison that was stopped goes on.
+        given: The values that the user has set, by dotted key. Strengths of the augmentation apply
+            to each candidate.
         kind: What is chosen: one of :data:`KINDS`.
         budget: Seconds for the comparison and the training together.
         again: How the user continues a choice that was stopped.
@@ -247,7 +251,7 @@ def choose_recipe(
         SiamkitError: The data cannot be used, or a setting is wrong.
     """
     begun = time.perf_counter()
-    arms = candidates(fixed, kind)
+    arms = tuple(keeping(arm, given or {}, registries) for arm in candidates(fixed, kind))
     train = base.train.model_copy(update={"epoch_steps": base.train.epoch_steps or _EPOCH})
     base = base.model_copy(update={"train": train})
     images, splits = _training(base)
@@ -259,7 +263,11 @@ def choose_recipe(
         lengths = _lengths_of(place)
     else:
         tell(Outlook(budget))
-        pace = _pilot(base, arms[0], registries, images, plan)
+        try:
+            pace = _pilot(base, arms[0], registries, images, plan)
+        except Interrupted as error:  # its run lay in a folder that is gone
+            what = "stopped while the time of a step was measured"
+            raise Interrupted(what, exit_code=error.exit_code, hint=again) from None
         passed = time.perf_counter() - begun
         still = 2 * (pace.start + _FORWARD * pace.evaluation)
         lengths = trial_lengths(pace, _SLACK * trials - passed - still, len(arms), steps)
@@ -279,9 +287,10 @@ def choose_recipe(
         listeners=listeners,
     )
     table = summary(compared)
-    best = _chosen(table, plan, fixed, kind)
+    choice = _open(plan, fixed, kind)
+    best = _chosen(table, choice)
     config = config_of(base, registries, best)
-    record = _record(table, best, budget)
+    record = _record(table, best, choice, budget)
     if best.trains:
         steps = _steps(base, registries, best, splits.train)
         own = _pace_of(compared, plan.arms.index(best))
@@ -398,16 +407,20 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def _chosen(table: Mapping[str, Any], plan: Plan, fixed: Collection[str], kind: str) -> Arm:
-    """Return the best arm that leaves what the user has set as it is.
+def _open(plan: Plan, fixed: Collection[str], kind: str) -> dict[str, Arm]:
+    """Return the arms that leave what the user has set as it is, by name.
 
     A network without training has a head of its own, and no loss, policy or augmentation.
     """
     ours = {key for values in CANDIDATES for key in values}
     free = kind == "auto" and not ours & set(fixed)
-    arms = {arm.name: arm for arm in plan.arms if arm.trains or free}
+    return {arm.name: arm for arm in plan.arms if arm.trains or free}
+
+
+def _chosen(table: Mapping[str, Any], choice: Mapping[str, Arm]) -> Arm:
+    """Return the best of the arms that are open to choose."""
     stopped = {row["name"] for row in table["arms"] if row["stopped"] is not None}
-    left = [arms[row["name"]] for row in table["arms"] if row["name"] in set(arms) - stopped]
+    left = [choice[row["name"]] for row in table["arms"] if row["name"] in set(choice) - stopped]
     if not left:
         raise ConfigError(
             "every recipe failed", where="recipe", hint="leave out the recipe to see the error"
@@ -415,7 +428,9 @@ def _chosen(table: Mapping[str, Any], plan: Plan, fixed: Collection[str], kind: 
     return left[0]
 
 
-def _record(table: Mapping[str, Any], best: Arm, budget: float) -> dict[str, Any]:
+def _record(
+    table: Mapping[str, Any], best: Arm, choice: Collection[str], budget: float
+) -> dict[str, Any]:
     """Return what a run records about the choice of its recipe."""
     keys = ("name", "value", "interval", "runs", "seconds", "epochs", "trains")
     return {
@@ -423,5 +438,8 @@ def _record(table: Mapping[str, Any], best: Arm, budget: float) -> dict[str, Any
         "metric": table["metric"],
         "budget": budget,
         "seconds": table["seconds"],
-        "arms": [{key: row[key] for key in keys} for row in table["arms"]],
+        "arms": [
+            {**{key: row[key] for key in keys}, "open": row["name"] in choice}
+            for row in table["arms"]
+        ],
     }

@@ -78,7 +78,11 @@ def prune(
     after = trained(pruned.config, run.registries, splits, pruned.checkpoint("best").model)
     compared = _compared(source, pruned, after)
     gone = 1 - compared["after"]["flops"] / compared["before"]["flops"]
-    texts = (None if splits.test else _CHOSE, ratio_notice(wish, gone), frozen_notice(rounds))
+    texts = (
+        None if splits.test else _CHOSE,
+        ratio_notice(wish, gone),
+        frozen_notice(rounds, config.train.epochs),
+    )
     return {
         "run_dir": str(target),
         "source": str(run.path),

@@ -20,7 +20,7 @@ from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
 from siamkit.runs.open import OpenRun
-from siamkit.spelling import setting
+from siamkit.spelling import argument, setting
 from siamkit.training.begin import begin
 from siamkit.training.build import Setup, build, build_policy
 from siamkit.training.fit import resume
@@ -167,11 +167,21 @@ def ratio_notice(wish: Wish, gone: float) -> str | None:
     return f"{gone:.0%} of the operations were removed instead of {wish.ratio:.0%}: {why}"
 
 
-def frozen_notice(rounds: Sequence[Shrunk]) -> str | None:
-    """Return a notice if pruned layers did not train in the fine-tuning; else None."""
+def frozen_notice(rounds: Sequence[Shrunk], epochs: int) -> str | None:
+    """Return a notice if pruned layers did not train in the fine-tuning; else None.
+
+    Args:
+        rounds: What each round removed.
+        epochs: The epochs of the fine-tuning.
+    """
     last = rounds[-1]
     if not last.frozen:
         return None
+    if not epochs:
+        return (
+            "there was no fine-tuning, because the run has no epochs: "
+            f"{argument('finetune_epochs', 3)} trains what is left for three epochs"
+        )
     return (
         f"{last.frozen} of {plural(len(last.record.layers), 'pruned layer')} did not train in the "
         f"fine-tuning, because the freeze policy freezes them: {setting('freeze.name', 'full')} "

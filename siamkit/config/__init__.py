@@ -16,6 +16,7 @@ from siamkit.config.data import DataConfig
 from siamkit.config.identity import CHOSEN, FREE, RESUMABLE, decisive, flat, nested
 from siamkit.config.layers import (
     Layer,
+    joined,
     merge,
     parse_sets,
     preset_file,
@@ -35,6 +36,7 @@ from siamkit.config.sections import (
     COMPONENTS,
     DEFAULT_RATE,
     ENTRY_MODELS,
+    KEPT_KEYS,
     MAIN_KEYS,
     BackboneConfig,
     CalibrationConfig,
@@ -55,6 +57,7 @@ __all__ = [
     "DEFAULT_RATE",
     "ENTRY_MODELS",
     "FREE",
+    "KEPT_KEYS",
     "MAIN_KEYS",
     "PRESETS",
     "RESUMABLE",
@@ -79,6 +82,7 @@ __all__ = [
     "decisive",
     "flat",
     "is_resolved",
+    "joined",
     "json_schema",
     "merge",
     "nested",

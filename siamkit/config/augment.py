@@ -182,6 +182,13 @@ class AugmentConfig(Section):
         # The validation of the field reports an unknown preset.
         return given if preset is None else {**_NONE, **preset.strengths, **given}
 
+    @field_validator("preset", mode="before")
+    @classmethod
+    def _is_chosen(cls, value: Any) -> Any:
+        if value == "auto":
+            raise ValueError("auto is no preset: a training with the recipe 'augment' chooses one")
+        return value
+
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
     def _range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:

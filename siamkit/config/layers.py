@@ -184,6 +184,15 @@ def merge(*layers: Mapping[str, Any]) -> Values:
     return values
 
 
+def joined(layers: Sequence[Layer]) -> Layer:
+    """Return the layers merged into one, in which errors name the highest layer with a value."""
+
+    def where(key: str) -> str:
+        return next((layer.where(key) for layer in reversed(layers) if layer.sets(key)), key)
+
+    return Layer(merge(*layers), where)
+
+
 def fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the layers without options of choices that a higher layer replaces; see merge."""
     fitting = list(layers)

@@ -117,7 +117,10 @@ class TrainView:
     @property
     def part(self) -> float | None:
         """The smallest part of an image's sides that a view shows; None for that of evaluation."""
-        return math.sqrt(self._augment.crop_scale[0]) if self._augment.is_random else None
+        if not self._augment.is_random:
+            return None
+        (scale, _), (narrow, wide) = self._augment.crop_scale, self._augment.crop_ratio
+        return math.sqrt(scale * min(narrow, 1 / wide, 1.0))
 
     @property
     def identity(self) -> dict[str, Any]:

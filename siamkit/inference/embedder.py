@@ -275,7 +275,8 @@ class Embedder(TextRepr):
         Args:
             images: The images, in one of these forms. Files: a folder (its images at any depth,
                 sorted by path), a file, or several files. Images in memory, which are prepared like
-                files: one or several Pillow images or uint8 arrays ``[H, W, C]``, a uint8 array
+                files, but decoded whole where a large JPEG file is decoded at a fraction of its
+                size: one or several Pillow images or uint8 arrays ``[H, W, C]``, a uint8 array
                 ``[N, H, W, C]``, or a uint8 tensor ``[N, C, H, W]``. Prepared images: a float
                 tensor ``[N, C, H, W]`` that was prepared according to ``net.preprocessing``. An
                 iterator is read to its end.

@@ -16,7 +16,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -121,18 +121,52 @@ def with_decoded(path: Path, how: Decoding, box: Box | None, use: Callable[[Imag
     """
 
     def work(claim: Claim) -> R:
-        with quiet(), opened(path, how) as image:
-            reduce(image, how, box)
-            claim(image)
-            return use(pixels_of(image, how, box, str(path))[0])
+        with quiet():
+            return read_pixels(
+                path, how, box, claim,
+                lambda image: use(pixels_of(image, how, box, str(path))[0]),
+            )  # fmt: skip
 
     return decoded_at_once.share(work)
 
 
-def reduce(image: Image.Image, how: Decoding, box: Box | None) -> None:
-    """Let an opened JPEG be decoded at a fraction of its size, if ``how`` allows it."""
-    if how.least is not None and box is None and isinstance(image, JpegImageFile):
-        image.draft(None, (how.least, how.least))
+def read_pixels(
+    path: Path, how: Decoding, box: Box | None, claim: Claim, use: Callable[[Image.Image], R]
+) -> R:
+    """Open an image, and return what ``use`` returns for it, which reads its pixels.
+
+    Args:
+        path: The file.
+        how: How to decode the file. If it allows it, and no box will be cut out, a large JPEG is
+            decoded at a fraction of its size.
+        box: The box that will be cut out.
+        claim: Called before pixels are decoded.
+        use: Reads the pixels. It is called once more if the fraction cannot be decoded.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
+    with opened(path, how) as image:
+        least = how.least if box is None else None
+        if least is None or not _can_shrink(image, least):
+            claim(image)
+            return use(image)
+        try:
+            if whole := bool(image.info.get("progressive")):
+                claim(image)  # its decoder keeps as much as the whole image at any size
+            image.draft(None, (least, least))
+            if not whole:
+                claim(image)
+            return use(image)
+        except MemoryError:
+            raise
+        except Exception:  # the whole image tells why, or can be read: lossless JPEGs have one size
+            how = replace(how, least=None)
+    return read_pixels(path, how, box, claim, use)
+
+
+def _can_shrink(image: Image.Image, least: int) -> bool:
+    return isinstance(image, JpegImageFile) and min(image.size) >= 2 * least
 
 
 def prepare(image: Image.Image, how: Decoding = RGB, *, where: str = "image") -> Image.Image:

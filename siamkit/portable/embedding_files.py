@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, DataError
-from ..files import fsync, open_regular, reading, writing
+from ..files import fsync, open_regular, reading, require_unicode, writing
 from ..spelling import argument
 from .arrays import mapped
 from .cosine import require_finite
@@ -115,6 +115,7 @@ def require_usable(output: Path, force: bool) -> None:
                 where=str(output),
                 hint="pip install pyarrow, or choose a name that ends in .npy",
             ) from None
+        require_unicode(output.absolute(), "Parquet files")
     sidecar = _list_of(output) if output.suffix == ".npy" else None
     for path in filter(None, (output, sidecar)):
         if path.is_dir():

@@ -19,7 +19,7 @@ from .decode import (
     orientation_of,
     pixels_of,
     quiet,
-    reduce,
+    read_pixels,
     require_inside,
 )
 from .depth import is_deep, to_eight_bit
@@ -83,13 +83,14 @@ def look(
             with opened(path, how) as image:
                 form, mode, size, oriented = str(image.format), image.mode, image.size, True
                 deep = is_deep(image)
-                if full:
-                    reduce(image, how, box)
-                    claim(image)
-                    oriented = pixels_of(image, how, box, str(path))[1]
-                elif box is not None:
+                if box is not None and not full:
                     require_inside(box, _upright_size(image, claim), str(path))
-                return Facts(path, None, form, mode, size, oriented, deep)
+            if full:
+                oriented = read_pixels(
+                    path, how, box, claim,
+                    lambda image: pixels_of(image, how, box, str(path))[1],
+                )  # fmt: skip
+            return Facts(path, None, form, mode, size, oriented, deep)
         except DataError as error:
             return Facts(path, error.what, hint=None if error.hint == REPAIR else error.hint)
 

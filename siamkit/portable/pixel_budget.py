@@ -45,17 +45,22 @@ class PixelBudget:
 
         Args:
             work: Opens an image, calls the function that it is given with the image, and then
-                decodes and uses the image. It must not share again, which could wait for itself.
+                decodes and uses the image. If it calls the function again, only the last image
+                counts. It must not share again, which could wait for itself.
         """
         claimed = 0
 
         def claim(image: Image.Image) -> None:
             nonlocal claimed
             pixels = min(image.width * image.height, self._pixels)
+            with self._changed:
+                self._used -= claimed
+                claimed = 0
+                self._changed.notify_all()
             with self._turn, self._changed:
                 self._changed.wait_for(lambda: self._used + pixels <= self._pixels)
                 self._used += pixels
-                claimed += pixels
+                claimed = pixels
 
         try:
             return work(claim)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, DataError, did_you_mean
+from ..files import require_unicode
 from ..spelling import setting
 from ..words import plural
 from .decode import missing
@@ -204,6 +205,7 @@ def _csv_rows(path: Path, names: Mapping[str, str]) -> Rows:
 
 
 def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
+    require_unicode(path, "Parquet files")
     try:
         import pyarrow.parquet as parquet
         from pyarrow import ArrowException

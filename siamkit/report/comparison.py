@@ -166,11 +166,13 @@ def told_recipe(outlook: Any) -> str:
 
 def recipe_line(found: Json) -> str:
     """Return how the recipe of a run was chosen, as a phrase."""
-    arms = plural(len(found["arms"]), "recipe")
+    arms = plural(sum(row["open"] for row in found["arms"]), "recipe")
     (best,) = (row for row in found["arms"] if row["name"] == found["best"])
+    others = [row for row in found["arms"] if not row["open"] and row["value"] > best["value"]]
+    better = [f"; {row['name']} was not to choose, and has {row['value']:.3f}" for row in others]
     return (
         f"{found['best']}: the best of {arms} on the training classes ({found['metric']} "
-        f"{best['value']:.3f} in {plural(best['runs'], 'run')})"
+        f"{best['value']:.3f} in {plural(best['runs'], 'run')}){''.join(better)}"
     )
 
 

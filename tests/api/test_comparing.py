@@ -166,6 +166,16 @@ def test_what_is_wrong_is_named_before_anything_is_trained(
     assert not (tmp_path / "c").exists()
 
 
+def test_what_the_user_sets_without_a_choice_applies_to_every_arm(asked: Any) -> None:
+    given: dict[str, Any] = {"data": {"path": "sample", "augment": {"rotate": 10.0}}}
+    arms = asked(augment=["objects", "marks"], **given)["plan"].arms
+    strengths = [arm.values.get("data.augment.rotate") for arm in arms]
+    assert strengths == [None, None, 10.0, 10.0]
+    arms = asked(freeze={"warmup": 0}, policies=["stages", "freeze-all"])["plan"].arms
+    assert [arm.values.get("freeze.warmup") for arm in arms if arm.trains] == [0, None]
+    assert trained(asked(freeze={"warmup": 0})) == POLICIES, "an option is no choice of a policy"
+
+
 def test_processes_share_the_machine_unless_the_config_says_otherwise(
     asked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -36,6 +36,24 @@ def test_what_the_user_sets_stays_fixed_and_what_is_open_does_not():
     assert path.budget == 90.0 and isinstance(path.budget, float)
 
 
+def test_an_option_fixes_the_component_that_it_belongs_to():
+    found = choice_of("auto", None, {"loss": {"alpha": 3.0}, "freeze": {"warmup": 0}})
+    assert found is not None
+    assert set(found.fixed) == {"loss.alpha", "loss.name", "freeze.warmup", "freeze.name"}
+    assert found.own == {"loss.alpha": 3.0, "freeze.warmup": 0}
+    free = choice_of("auto", None, {"head": {"normalize": False}, "data": {"augment": {"hue": 0}}})
+    assert free is not None
+    assert set(free.fixed) == {"head.normalize", "data.augment.hue"}
+
+
+def test_nothing_to_choose_is_told_by_the_keys_that_matter():
+    given = {"data": {"augment": "marks", "path": "photos"}, "train": {"seed": 3}}
+    with pytest.raises(ConfigError) as caught:
+        choice_of("augment", None, given)
+    assert caught.value.got == "data.augment.preset"
+    assert str(caught.value).startswith("recipe: there is nothing to choose")
+
+
 def test_strengths_of_the_augmentation_are_fixed_one_by_one():
     found = choice_of("auto", 1, {"data": {"augment": {"preset": "marks", "blur": 0.1}}})
     assert found is not None

@@ -66,7 +66,7 @@ def test_it_says_how_long_it_takes_and_what_it_chose(
         (["--budget", "5m"], "--budget: works only with a recipe that is chosen; add --recipe"),
         (["--recipe", "auto", "--budget", "5"], "--budget: must be a time, got '5'"),
         (["--augment", "auto", "--epochs", "3"], "--epochs: cannot be combined with a recipe"),
-        (["--augment", "auto", "--resume", "x"], "--recipe: cannot be combined with --resume RUN"),
+        (["--augment", "auto", "--resume", "x"], "--augment: cannot be combined with --resume RUN"),
         (["--augment", "marks", "--recipe", "augment"], "there is nothing to choose"),
         (["--recipe", "auto", "--epochs", "3"], "--epochs: cannot be combined with a recipe"),
         (["--recipe", "auto", "--resume", "x"], "--recipe: cannot be combined with --resume RUN"),
@@ -86,17 +86,25 @@ def test_what_is_wrong_is_named(
 def test_augment_auto_chooses_the_augmentation_alone(
     cli: Cli, image_folder: Path, tmp_path: Path
 ) -> None:
-    result = cli(
-        "train", image_folder, *QUICK, "--augment", "auto", "--budget", "10m",
-        "--run-dir", tmp_path / "run", "--no-report",
+    (tmp_path / "c.yaml").write_text("data: {augment: {preset: faces, blur: 0.5}}\n")
+    command = (
+        "train", image_folder, *QUICK, "--config", tmp_path / "c.yaml", "--augment", "auto",
+        "--set", "data.augment.rotate=7", "--budget", "10m", "--run-dir", tmp_path / "run",
+        "--no-report", "--resume", "auto",
     )  # fmt: skip
+    result = cli(*command)
     assert result.code == 0, result.err
     trials = json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text())
     names = {arm["name"] for arm in trials["arms"] if arm["trains"]}
     assert names == {"marks", "objects", "documents", "none"}
     config = read_file(tmp_path / "run" / "config.yaml")
     assert config["head"]["name"] == "residual"
-    assert config["data"]["augment"]["preset"] in names
+    augment = config["data"]["augment"]
+    assert augment["preset"] in names, "the flag is above the file"
+    assert (augment["rotate"], augment["blur"]) == (7.0, 0.0)
+    assert all(arm["values"]["data.augment.rotate"] == 7 for arm in trials["arms"] if arm["trains"])
+    again = cli(*command)
+    assert again.code == 0, again.err
 
 
 @pytest.mark.parametrize("verb", ["inspect", "lr-find"])

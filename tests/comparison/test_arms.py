@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from siamkit.comparison.arms import CLOSED, UNTRAINED, arms_of
+from typing import Any
+
+import pytest
+
+import siamkit
+from siamkit.comparison.arms import CLOSED, UNTRAINED, Arm, arms_of, keeping
 
 
 def test_arms_are_all_combinations_after_two_networks_without_training():
@@ -34,3 +39,32 @@ def test_the_layer_of_an_arm_is_nested_by_section():
     arm = arms_of({"data.augment.preset": ["marks"], "loss.name": ["triplet"]})[-1]
     assert arm.layer == {"data": {"augment": {"preset": "marks"}}, "loss": {"name": "triplet"}}
     assert arm.name == "marks, triplet"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "own", "kept"),
+    [
+        # An option without a choice of the user applies to what is chosen in the end.
+        ({"data.augment.preset": "marks"}, {"data.augment.hue": 0.1}, {"data.augment.hue": 0.1}),
+        ({"freeze.name": "stages"}, {"freeze.warmup": 0}, {"freeze.warmup": 0}),
+        ({"loss.name": "triplet"}, {"loss.margin": 0.3}, {"loss.margin": 0.3}),
+        # The options of a choice go with it.
+        (
+            {"data.augment.preset": "marks"},
+            {"data.augment.preset": "faces", "data.augment.rotate": 10},
+            {},
+        ),
+        ({"loss.name": "triplet"}, {"loss.name": "contrastive", "loss.margin": 0.3}, {}),
+        # What the choice does not have is left out, and what the arm sets itself stays.
+        ({"freeze.name": "freeze-all"}, {"freeze.warmup": 0}, {}),
+        ({"freeze.name": "stages", "freeze.warmup": 3}, {"freeze.warmup": 0}, {}),
+        # Keys that stay whatever is chosen are in the base config, as are other sections.
+        ({"head.name": "mlp"}, {"head.normalize": False, "optimizer.lr": 0.1}, {}),
+        ({"freeze.name": "stages"}, {"data.augment.rotate": 10, "data.path": "photos"}, {}),
+    ],
+)  # fmt: skip
+def test_the_options_of_the_user_apply_to_what_an_arm_chooses(
+    chosen: dict[str, Any], own: dict[str, Any], kept: dict[str, Any]
+):
+    arm = keeping(Arm("arm", chosen), own, siamkit.api.entries.registries())
+    assert arm == Arm("arm", {**chosen, **kept})

@@ -83,7 +83,7 @@ def test_the_augmentation_alone_can_be_open() -> None:
 def test_only_the_augmentation_is_chosen(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "AUGMENTATIONS", recipes.AUGMENTATIONS[1:3])
+    monkeypatch.setattr(recipes, "AUGMENTATIONS", recipes.AUGMENTATIONS[:2])
     given = {**values, "head": "linear", "loss": {"name": "triplet", "margin": 0.3}}
     events: list[siamkit.Event] = []
     siamkit.fit(
@@ -92,11 +92,11 @@ def test_only_the_augmentation_is_chosen(
     config = OpenRun(tmp_path / "run", api.registries).config
     (recipe,) = (event.data["recipe"] for event in events if event.name == "run_start")
     tried = {row["name"]: row["value"] for row in recipe["arms"]}
-    assert set(tried) == {"objects", "documents", "untrained", "closed form"}
+    assert set(tried) == {"objects", "marks", "untrained", "closed form"}
     assert config.data.augment.preset == recipe["best"]
     assert config.train.epochs > 0, "the networks without training are there to compare only"
     chosen = tried[config.data.augment.preset]
-    assert chosen == max(tried["objects"], tried["documents"])
+    assert chosen == max(tried["objects"], tried["marks"])
     assert (config.head.name, config.loss.name, config.loss.options) == (
         "linear", "triplet", {**config.loss.options, "margin": 0.3}
     )  # fmt: skip
@@ -180,9 +180,9 @@ def test_a_choice_that_was_stopped_goes_on(values: dict[str, Any], tmp_path: Pat
     config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
     known = api.registries()
     with pytest.raises(Stopped):
-        fit_with_recipe(config, known, Choice(budget=600, watch=watch), [])
+        fit_with_recipe(config, known, Choice("auto", budget=600, watch=watch), [])
     before = json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text())
-    fit_with_recipe(config, known, Choice(budget=600, watch=watch), [])
+    fit_with_recipe(config, known, Choice("auto", budget=600, watch=watch), [])
     assert json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text()) == before
     assert len(steps) == 2 * 4, "each arm was tried once in each round"
 
@@ -206,10 +206,10 @@ def test_a_run_killed_before_its_first_checkpoint_keeps_the_choice(
 
     monkeypatch.setattr(Trainer, "run", killed)
     with pytest.raises(RuntimeError, match="killed"):
-        fit_with_recipe(config, known, Choice(), [])
+        fit_with_recipe(config, known, Choice("auto"), [])
     monkeypatch.undo()
     monkeypatch.setattr(recipes, "CANDIDATES", CANDIDATES[2:])
-    result = fit_with_recipe(config, known, Choice(), [])
+    result = fit_with_recipe(config, known, Choice("auto"), [])
     assert result.run_dir == tmp_path / "run"
 
 

@@ -41,9 +41,9 @@ def test_pruned_layers_that_do_not_train_are_said() -> None:
             frozen=frozen, record=SimpleNamespace(layers=dict.fromkeys(range(layers)))
         )
 
-    assert frozen_notice([shrunk(3, 4), shrunk(0, 4)]) is None, "only the last round counts"
-    notice = frozen_notice([shrunk(0, 9), shrunk(3, 4)])
+    assert frozen_notice([shrunk(3, 4), shrunk(0, 4)], 2) is None, "only the last round counts"
+    notice = frozen_notice([shrunk(0, 9), shrunk(3, 4)], 2)
     assert notice is not None
     assert notice.startswith("3 of 4 pruned layers did not train in the fine-tuning, because")
-    one = frozen_notice([shrunk(1, 1)])
+    one = frozen_notice([shrunk(1, 1)], 2)
     assert one is not None and one.startswith("1 of 1 pruned layer did not train")

@@ -22,6 +22,17 @@ EVERYTHING = AugmentConfig(rotate=20, hue=0.1, grayscale=0.3, blur=0.5, horizont
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
+def test_the_smallest_crop_decides_how_much_of_a_large_jpeg_is_needed() -> None:
+    def part(**augment: object) -> float | None:
+        return TrainView(Preprocessing(size=(8, 8)), AugmentConfig(**augment)).part
+
+    assert part(crop_scale=(0.25, 1), crop_ratio=(1, 1)) == 0.5
+    assert part(crop_scale=(0.25, 1), crop_ratio=(0.25, 1)) == 0.25
+    assert part(crop_scale=(0.25, 1), crop_ratio=(1, 4)) == 0.25
+    assert part(crop_scale=(0.25, 1), crop_ratio=(2, 2.25)) == pytest.approx(1 / 3)
+    assert part(preset="none") is None
+
+
 def noise(width, height, mode="RGB"):
     bands = len(Image.new(mode, (1, 1)).getbands())
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, bands), dtype=np.uint8)

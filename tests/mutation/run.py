@@ -4,9 +4,11 @@
 
 Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests of
 its room (``siamkit/data``: ``tests/data``) must notice it, or the tests of conventions, which look
-at all rooms. Only tests that execute the changed line run: before the first mutant of a room, its
-tests run once with the unchanged code and are recorded (``recording.py``, ``selecting.py``). A
-mutant that no test notices survives; the end of the output shows each survivor as a diff.
+at all rooms. First, the fast tests in the files that have the name of the changed one run for each
+mutant. Most mutants end there. The others meet all tests that execute the changed line: before the
+first of them, the tests of their room run once with the unchanged code and are recorded
+(``recording.py``, ``selecting.py``). A mutant that no test notices survives; the end of the output
+shows each survivor as a diff.
 
 The recordings lie beside the log, in a folder of its name, and count for the same code only.
 
@@ -31,11 +33,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -54,6 +58,20 @@ _PYTEST = ["-q", "-n", "0", "-p", "no:cacheprovider"]
 _PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins are imported already
 
 
+class Tried(NamedTuple):
+    """What the tests said of a mutant.
+
+    Attributes:
+        outcome: ``caught``, ``survived`` or ``too long``.
+        test: The test that noticed it; empty if none did, or if it is not known.
+        seconds: The time that this took.
+    """
+
+    outcome: str
+    test: str
+    seconds: float
+
+
 class Rooms:
     """The recordings of the rooms, each made when it is first needed.
 
@@ -66,8 +84,10 @@ class Rooms:
         self._locks: dict[str, Lock] = defaultdict(Lock)
         self._known: dict[str, Recording] = {}
         digest = sha256()
+        own = ROOT / "tests" / "mutation"
         for path in sorted([*(ROOT / "siamkit").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]):
-            digest.update(path.read_bytes())
+            if not path.is_relative_to(own):
+                digest.update(path.read_bytes())
         self._code = digest.hexdigest()[:12]
         self.code = Code.of(ROOT)
 
@@ -91,21 +111,42 @@ class Rooms:
             raise SystemExit(f"the tests of {room or 'the modules'} cannot be recorded")
 
 
-def tried(
-    mutant: Mutant, tree: Path, rooms: Rooms, sound: dict[str, bool]
-) -> tuple[str, str, float]:
-    """Return whether the tests notice a mutant, the test that does, and the seconds that it took.
+def at_first(mutant: Mutant, tree: Path, sound: dict[str, bool]) -> Tried:
+    """Return whether the fast tests in the files with the name of the changed file notice it.
+
+    Args:
+        mutant: The change.
+        tree: The copy of the repository in which to change the code.
+        sound: For each test that failed, whether it passes with the unchanged code; filled as
+            needed.
+    """
+    return _noticed(mutant, tree, sorted(mirrored(mutant.file, ROOT)), {}, sound, fast=True)
+
+
+def tried(mutant: Mutant, tree: Path, rooms: Rooms, sound: dict[str, bool]) -> Tried:
+    """Return whether the tests that execute the changed line notice a mutant.
 
     Args:
         mutant: The change.
         tree: The copy of the repository in which to change the code.
         rooms: What the tests of each room execute.
-        sound: For each test that failed, whether it passes with the unchanged code; filled as
-            needed.
+        sound: As for :func:`at_first`.
     """
     recording = rooms.recording(room_of(mutant.file), tree)
     first = mirrored(mutant.file, ROOT)
     tests = chosen(recording, rooms.code, mutant.file, mutant.line, first)
+    return _noticed(mutant, tree, tests, recording.seconds, sound, fast=False)
+
+
+def _noticed(
+    mutant: Mutant,
+    tree: Path,
+    tests: list[str],
+    seconds: dict[str, float],
+    sound: dict[str, bool],
+    *,
+    fast: bool,
+) -> Tried:
     target = tree / mutant.file
     before = target.read_text(encoding="utf-8")
     started = time.monotonic()
@@ -113,27 +154,30 @@ def tried(
         counting = [EVERYWHERE, *(test for test in tests if sound.get(test, True))]
         target.write_text(mutant.code(tree), encoding="utf-8")
         try:
-            outcome, test = _run(tree, counting, recording.seconds)
+            outcome, test = _run(tree, counting, seconds, fast=fast)
         finally:
             target.write_text(before, encoding="utf-8")
         if outcome != CAUGHT:
             break
         if test not in sound:
-            sound[test] = _run(tree, [test] if test else counting, recording.seconds)[0] != CAUGHT
+            alone = [test] if test else counting
+            sound[test] = _run(tree, alone, seconds, fast=fast)[0] != CAUGHT
         if sound[test]:
             break
         print(f"{test} fails with the unchanged code too, so it does not count", flush=True)
         if test not in tests:
+            if fast:  # a test of a whole file: all tests of the room decide
+                return Tried(SURVIVED, "", time.monotonic() - started)
             raise SystemExit("the tests cannot run")
-    return outcome, test, time.monotonic() - started
+    return Tried(outcome, test, time.monotonic() - started)
 
 
-def _run(tree: Path, tests: list[str], seconds: dict[str, float]) -> tuple[str, str]:
+def _run(tree: Path, tests: list[str], seconds: dict[str, float], *, fast: bool) -> tuple[str, str]:
     """Run tests in a process of their own, up to the first failure; return the test that failed."""
     # A mutant may make tests wait for ever. The limits are far above what a busy machine needs.
     limits = {test: 120 + 20 * seconds.get(test, 0) for test in tests}
     receiver, sender = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=_tests, args=(str(tree), tests, limits, sender))
+    process = PROCESSES.Process(target=_tests, args=(str(tree), tests, limits, fast, sender))
     process.start()
     sender.close()
     process.join(600 + 20 * sum(seconds.get(test, 0) for test in tests))
@@ -149,7 +193,9 @@ def _run(tree: Path, tests: list[str], seconds: dict[str, float]) -> tuple[str, 
     return (SURVIVED, "") if process.exitcode in (0, 5) else (CAUGHT, failed)
 
 
-def _tests(tree: str, tests: list[str], limits: dict[str, float], failures: Connection) -> None:
+def _tests(
+    tree: str, tests: list[str], limits: dict[str, float], fast: bool, failures: Connection
+) -> None:
     """Run tests in a copy of the repository, and send the name of the first that fails."""
     import pytest
 
@@ -163,6 +209,8 @@ def _tests(tree: str, tests: list[str], limits: dict[str, float], failures: Conn
                 (i for i in items if i.nodeid in place or i.nodeid.partition("::")[0] in files),
                 key=lambda item: place.get(item.nodeid, -1),
             )
+            if fast:
+                items[:] = [item for item in items if not item.get_closest_marker("slow")]
             for item in items:
                 item.add_marker(pytest.mark.timeout(limits.get(item.nodeid, 600)))
 
@@ -246,25 +294,35 @@ def main() -> None:
 
     with copies(options.jobs) as trees, ThreadPoolExecutor(options.jobs) as pool:
 
-        def run(mutant: Mutant) -> None:
-            tree = trees.get()
-            try:
-                outcome, test, seconds = tried(mutant, tree, rooms, sound)
-            finally:
-                trees.put(tree)
-            outcomes[mutant] = outcome
+        def ended(mutant: Mutant, found: Tried) -> None:
+            outcomes[mutant] = found.outcome
             entry = {
                 "mutant": asdict(mutant),
-                "outcome": outcome,
-                "test": test,
-                "seconds": round(seconds, 1),
+                "outcome": found.outcome,
+                "test": found.test,
+                "seconds": round(found.seconds, 1),
             }
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-            place = f"{mutant.file}:{mutant.line}"
-            print(f"{outcome:9} {seconds:6.1f} s  {place}  {mutant.operator}  {test}", flush=True)
+            print(
+                f"{found.outcome:9} {found.seconds:6.1f} s  {mutant.file}:{mutant.line}  "
+                f"{mutant.operator}  {found.test}",
+                flush=True,
+            )
 
-        list(pool.map(run, left))
+        def run(mutant: Mutant, *, fast: bool) -> None:
+            tree = trees.get()
+            try:
+                found = at_first(mutant, tree, sound) if fast else tried(mutant, tree, rooms, sound)
+            finally:
+                trees.put(tree)
+            if found.outcome == CAUGHT or not fast:
+                ended(mutant, found)
+
+        list(pool.map(partial(run, fast=True), left))
+        left = [mutant for mutant in left if mutant not in outcomes]
+        print(f"{len(left)} mutants are left for all tests of their rooms", flush=True)
+        list(pool.map(partial(run, fast=False), left))
 
     counts = Counter(outcomes[mutant] for mutant in mutants)
     print(", ".join(f"{number} {outcome}" for outcome, number in counts.most_common()))

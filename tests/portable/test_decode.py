@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image
 
 from siamkit.errors import DataError
-from siamkit.portable.decode import Decoding, decode, prepare, upright
+from siamkit.portable.decode import Decoding, decode, prepare, read_pixels, upright
 from siamkit.portable.looking import look, unreadable
 from siamkit.portable.preprocessing import Preprocessing
 
@@ -468,6 +468,42 @@ def test_the_fraction_is_that_of_the_upright_image_and_other_formats_stay_whole(
     for file_format in ("PNG", "WEBP", "TIFF", "BMP"):
         image.save(path, file_format)
         assert decode(path, Decoding(least=300)).size == (1200, 900)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def lossless(width: int, height: int) -> bytes:
+    """A grey JPEG of the lossless process (ITU-T T.81, annex H); each row goes up and down."""
+    frame = struct.pack(">BHHB", 8, height, width, 1) + bytes([1, 0x11, 0])
+    codes = bytes([0, 1, 1, 1, *[0] * 13, 0, 1, 2])  # the codes 0, 10 and 110
+    row = "0" + "".join("101" if x % 2 == 0 else "100" for x in range(1, width))
+    bits = row * height
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    scan = segment(0xDA, bytes([1, 1, 0, 1, 0, 0])) + data
+    return b"\xff\xd8" + segment(0xC3, frame) + segment(0xC4, codes) + scan + b"\xff\xd9"
+
+
+def test_a_jpeg_that_has_no_fraction_is_decoded_whole(path):
+    path.write_bytes(lossless(400, 400))
+    how = Decoding(least=50)
+    assert decode(path, how).size == (400, 400)
+    assert pixels(decode(path, how)) == pixels(decode(path))
+    assert unreadable([path], how, full=True) == []
+    path.write_bytes(lossless(400, 400)[:2000])
+    ((_, whole),), ((_, part),) = (unreadable([path], h, full=True) for h in (Decoding(), how))
+    assert whole == part
+
+
+@pytest.mark.parametrize(("progressive", "claimed"), [(False, (400, 300)), (True, (1600, 1200))])
+def test_what_a_decoder_keeps_counts_for_the_budget(path, progressive, claimed):
+    photo((1600, 1200)).save(path, "JPEG", progressive=progressive)
+    seen = []
+    size = read_pixels(path, Decoding(least=300), None, lambda image: seen.append(image.size),
+                       lambda image: image.size)  # fmt: skip
+    assert (size, seen) == ((400, 300), [claimed])
 
 
 def test_a_box_is_cut_out_of_the_whole_image(path):

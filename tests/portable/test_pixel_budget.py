@@ -68,6 +68,20 @@ def test_a_small_image_does_not_overtake_a_large_one() -> None:
     assert large.is_set() and small.is_set()
 
 
+def test_only_the_last_image_of_a_piece_of_work_counts() -> None:
+    budget, done = PixelBudget(10), threading.Event()
+
+    def work(claim: Claim) -> None:
+        claim(image_of(8))
+        claim(image_of(10))  # with both, it would wait for itself
+        claim(image_of(4))
+        begin(budget, 6, done).join(10)
+
+    budget.share(work)
+    assert done.is_set()
+    assert budget._used == 0
+
+
 def test_an_error_gives_the_share_back() -> None:
     budget = PixelBudget(10)
 

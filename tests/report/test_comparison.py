@@ -217,10 +217,17 @@ def test_the_choice_of_a_recipe_is_told_before_it_begins(
 def test_a_recipe_that_was_chosen_stands_with_those_that_were_tried() -> None:
     found = {
         "best": "full", "metric": "map@r",
-        "arms": [row("full", 0.8, runs=1, epochs=2.5), row("other", 0.7, interval=None)],
+        "arms": [
+            row("full", 0.8, runs=1, epochs=2.5, open=True),
+            row("other", 0.7, interval=None, open=True),
+        ],
     }  # fmt: skip
-    assert recipe_line(found) == (
-        "full: the best of 2 recipes on the training classes (map@r 0.800 in 1 run)"
+    line = "full: the best of 2 recipes on the training classes (map@r 0.800 in 1 run)"
+    assert recipe_line(found) == line
+    # What may not be chosen does not count, but it is told if it is better.
+    still, worse = row("closed form", 0.85, open=False), row("untrained", 0.75, open=False)
+    assert recipe_line({**found, "arms": [still, *found["arms"], worse]}) == (
+        f"{line}; closed form was not to choose, and has 0.850"
     )
     assert recipe_heads(found)[2] == "map@r"
     assert recipe_rows(found) == [

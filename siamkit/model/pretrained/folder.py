@@ -24,6 +24,7 @@ from siamkit.files import (
     reading,
     replacing,
     require_free_folder,
+    require_unicode,
     sha256_of,
     writing,
 )
@@ -245,9 +246,10 @@ def require_free(path: Path, force: bool) -> None:
     """Check that a network may be saved to a path; see :func:`siamkit.files.require_free_folder`.
 
     Raises:
-        ConfigError: Something else is at the path.
+        ConfigError: Something else is at the path, or the path is not valid Unicode.
         CheckpointError: The path cannot be read.
     """
+    require_unicode(path.absolute())
     require_free_folder(path, "a saved network", _own, force)
 
 
