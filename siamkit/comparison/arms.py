@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from siamkit.config import COMPONENT_MODELS, KEPT_KEYS, MAIN_KEYS, nested
+from siamkit.errors import SiamkitError
 from siamkit.registry import Registry
 
 UNTRAINED, CLOSED = "untrained", "closed form"
@@ -74,12 +75,17 @@ def keeping(arm: Arm, own: Mapping[str, Any], registries: Mapping[str, Registry]
         choice, option = f"{section}.{MAIN_KEYS[section]}", key[len(section) + 1 :].split(".")[0]
         if choice not in arm.values or choice in own or option in KEPT_KEYS[section]:
             continue
-        if section in registries:
-            chosen = registries[section].get(arm.values[choice])
-            if option not in chosen.options.model_fields:
-                continue
-        kept[key] = value
+        if section not in registries or option in _options(registries[section], arm.values[choice]):
+            kept[key] = value
     return replace(arm, values={**arm.values, **kept})
+
+
+def _options(registry: Registry, name: str) -> Collection[str]:
+    """Return the options of a component; none if there is no such name, which is reported later."""
+    try:
+        return registry.get(name).options.model_fields
+    except SiamkitError:
+        return ()
 
 
 def without_training(backbones: Sequence[Any] = (None,)) -> list[Arm]:

@@ -57,6 +57,7 @@ def test_the_layer_of_an_arm_is_nested_by_section():
         ({"loss.name": "triplet"}, {"loss.name": "contrastive", "loss.margin": 0.3}, {}),
         # What the choice does not have is left out, and what the arm sets itself stays.
         ({"freeze.name": "freeze-all"}, {"freeze.warmup": 0}, {}),
+        ({"freeze.name": "no such policy"}, {"freeze.warmup": 0}, {}),
         ({"freeze.name": "stages", "freeze.warmup": 3}, {"freeze.warmup": 0}, {}),
         # Keys that stay whatever is chosen are in the base config, as are other sections.
         ({"head.name": "mlp"}, {"head.normalize": False, "optimizer.lr": 0.1}, {}),
