@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-import siamkit
+from siamkit.api.entries import registries
 from siamkit.comparison.arms import CLOSED, UNTRAINED, Arm, arms_of, keeping
 
 
@@ -67,5 +67,5 @@ def test_the_layer_of_an_arm_is_nested_by_section():
 def test_the_options_of_the_user_apply_to_what_an_arm_chooses(
     chosen: dict[str, Any], own: dict[str, Any], kept: dict[str, Any]
 ):
-    arm = keeping(Arm("arm", chosen), own, siamkit.api.entries.registries())
+    arm = keeping(Arm("arm", chosen), own, registries())
     assert arm == Arm("arm", {**chosen, **kept})
