@@ -41,6 +41,8 @@ CASES = [
      "freeze={'name': 'full', 'norm': 'train'}", "--freeze-policy full --set freeze.norm=train"),
     (lambda: argument("output"), "output", "--output"),
     (lambda: argument("force", True), "force=True", "--force"),
+    (lambda: argument("jobs", 1), "jobs=1", "--jobs 1"),
+    (lambda: argument("jobs", 0), "jobs=0", "--jobs 0"),
     (lambda: argument("run_dir", flag="--run"), "run_dir", "--run"),
     (lambda: command("train --resume", Path("a b")), "siamkit.resume('a b')",
      "'siamkit train --resume 'a b''"),

@@ -130,8 +130,8 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
         named = tuple(path for path in paths if path is not None)
         if len(named) < len(names) or same is None:
             continue
-        if len(set(named)) < len(named):
-            cells.wrong(number, f"an image is compared with itself: {named[0]}")
+        if twice := [path for path in named if named.count(path) > 1]:
+            cells.wrong(number, f"an image is compared with itself: {twice[0]}")
             continue
         key = named if triplets else tuple(sorted(named))
         first, first_same = firsts.setdefault(key, (number, same))

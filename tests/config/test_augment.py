@@ -68,6 +68,39 @@ def test_the_default_is_a_preset():
     assert AugmentConfig().model_dump() == defaults
 
 
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [
+        ("rotate", 180), ("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5),
+        ("grayscale", 1), ("blur", 1), ("horizontal_flip", 1),
+    ],
+)  # fmt: skip
+def test_each_strength_has_bounds(key, most):
+    for allowed in (0, most / 2, most):
+        assert getattr(AugmentConfig(**{key: allowed}), key) == allowed
+    for wrong in (-0.01, most + 0.01):
+        with pytest.raises(ConfigError, match=f"data.augment.{key}: must be"):
+            augment({"data": {"augment": {key: wrong}}})
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("crop_scale", [0, 1]), ("crop_scale", [0.5, 0.4]), ("crop_scale", [0.5, 1.01]),
+        ("crop_ratio", [0, 1]), ("crop_ratio", [2, 1.9]),
+    ],
+)  # fmt: skip
+def test_the_ranges_of_the_crop_have_bounds(key, wrong):
+    with pytest.raises(ConfigError, match=rf"{key}: must be \[low, high\] with 0 < low <= high"):
+        augment({"data": {"augment": {key: wrong}}})
+    assert AugmentConfig(crop_ratio=(0.5, 5)).crop_ratio == (0.5, 5)
+
+
+def test_auto_is_no_preset_and_says_what_is():
+    with pytest.raises(ConfigError, match=r"auto is no preset.*recipe 'augment' chooses one"):
+        augment({"data": {"augment": "auto"}})
+
+
 def test_only_kinds_whose_mirror_image_is_the_same_are_mirrored():
     assert [n for n in PRESETS if AugmentConfig(preset=n).horizontal_flip] == ["faces"]
 

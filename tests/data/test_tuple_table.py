@@ -54,6 +54,14 @@ def test_every_bad_row_is_told(tmp_path: Path) -> None:
     assert known.rows[0] == ("c", "d")
 
 
+def test_the_image_that_a_triplet_holds_twice_is_named(tmp_path: Path) -> None:
+    _, _, problems = read(tmp_path, "anchor,positive,negative\na,b,b\na,b,a\nc,c,d\nx,y,z\n")
+    assert problems == [
+        f"row {row}: an image is compared with itself: {name}"
+        for row, name in ((2, "b"), (3, "a"), (4, "c"))
+    ]
+
+
 def test_a_different_pair_that_same_pairs_connect_is_told(tmp_path: Path) -> None:
     _, notices, problems = read(tmp_path, "a,b,same\nx,y,1\ny,z,1\nx,z,0\n")
     assert problems == []

@@ -60,6 +60,7 @@ def test_the_phase_is_the_one_asked_for(
         ({"steps": 10**6}, "steps: are too many, got 1000000, allowed: at most 10000"),
         ({"lowest": 0.0}, "lowest: must be a learning rate, got 0.0"),
         ({"lowest": "1e-7"}, "lowest: must be a learning rate, got '1e-7'"),
+        ({"highest": 1000.5}, "highest: must be a learning rate, got 1000.5"),
         ({"highest": float("inf")}, "highest: must be a learning rate, got inf"),
         ({"highest": float("nan")}, "highest: must be a learning rate, got nan"),
         ({"lowest": 1e-2, "highest": 1e-3}, "highest: must be at least 10 times the first rate"),
