@@ -63,6 +63,7 @@ def test_the_kept_channels_keep_their_values() -> None:
         silent[2].weight[:, [1, 4, 5]] = 0
     made = record((0, 2, 3))
     assert not made.is_applied(net)
+    assert not made.is_applied(nn.Identity()), "a network without these layers"
     made.apply(net, "a test")
     assert made.is_applied(net)
     assert torch.allclose(net(images), silent(images), atol=1e-6)

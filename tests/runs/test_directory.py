@@ -159,3 +159,11 @@ def test_a_run_in_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"inner: lies in the run .*run; choose another run_dir"):
         RunDir.reserve(inner)
     assert not (tmp_path / "run" / "deep").exists()
+
+
+def test_a_run_that_has_not_begun_is_replaced_only_if_it_is_asked_for(tmp_path: Path) -> None:
+    run = RunDir.reserve(RunConfig.model_validate({"run_dir": tmp_path / "run"}))
+    run.write_config(RunConfig())
+    with pytest.raises(ConfigError, match="the run directory is not empty"):
+        run.require_free()
+    run.require_free(restart=True)
