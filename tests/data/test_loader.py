@@ -68,7 +68,7 @@ def test_a_large_jpeg_keeps_the_pixels_that_the_smallest_crop_needs(tmp_path):
     assert torch.equal(plain[0, 0], EvalView(PRE)(decode(path, Decoding(least=37))))
     assert not torch.equal(plain[0, 0], EvalView(PRE)(decode(path)))
     # A crop of a sixteenth of the area needs four times as many pixels per side.
-    augment = AugmentConfig(crop_scale=(1 / 16, 1))
+    augment = AugmentConfig(crop_scale=(1 / 16, 1), crop_ratio=(1, 1))
     view, random = TrainView(PRE, augment), ViewDataset(found, TrainView(PRE, augment), 0)
     image = decode(path, Decoding(least=128))
     assert image.size == (128, 128)
