@@ -185,3 +185,15 @@ def test_each_step_and_each_image_is_told(people: Path) -> None:
     assert [args[1:] for args in told if args[0] == "read images"] == [
         (done, 14) for done in range(15)
     ]
+
+
+def test_a_box_outside_its_image_is_told(tmp_path: Path) -> None:
+    names = [f"{i}.png" for i in range(8)]
+    for name in names:
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    rows = [(name, "wxyz"[i % 4], 0, 0, 10, 10 + i) for i, name in enumerate(names)]
+    header = "path,label,x1,y1,x2,y2"
+    assert not checked(write(tmp_path / "good.csv", header, *rows))["problems"]
+    rows[5] = ("5.png", "x", 0, 0, 30, 10)
+    (found,) = checked(write(tmp_path / "bad.csv", header, *rows))["unreadable"]
+    assert "its box ends at 30,10" in found["problem"] and found["path"].endswith("5.png")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamkit.data.images import ImageSet
+from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.evaluation.retrieval import retrieval_of
-from siamkit.training.validation import probe
+from siamkit.training.validation import _tuple_probe, probe
 
 
 def images(classes: int, each: int) -> ImageSet:
@@ -72,3 +72,17 @@ def test_the_probe_has_two_images_of_a_class_whatever_the_validation_set_has() -
     found = probe(images(5, 4), images(3, 1), 0)
     assert list(Counter(found.labels).values()) == [2, 2, 2]
     assert len(set(probe(images(5, 4), images(1, 3), 0).labels)) == 2
+
+
+@pytest.mark.parametrize(("same", "count"), [(30, 10), (30, 100), (3, 10), (0, 10), (40, 4)])
+def test_both_kinds_of_pairs_keep_their_share(same: int, count: int) -> None:
+    kinds = tuple(i < same for i in range(40))
+    rows = tuple((2 * i, 2 * i + 1) for i in range(40))
+    samples = tuple(Sample(Path(f"/{i}.png"), 0, f"{i}.png") for i in range(80))
+    found = _tuple_probe(ImageSet(samples, ("",), Tuples(rows, kinds)), count, 0)
+    assert found.tuples is not None and found.tuples.same is not None
+    share = min(count / 40, 1)
+    for kind, number in ((True, same), (False, 40 - same)):
+        expected = max(1, round(share * number)) if number else 0
+        assert found.tuples.same.count(kind) == expected
+    assert len(set(found.tuples.rows)) == len(found.tuples.rows), "no pair is there twice"
