@@ -41,6 +41,7 @@ from siamkit.errors import SiamkitError
 from siamkit.inference.gallery.index import Index
 from siamkit.interfaces import Preprocessing
 from siamkit.json_files import read_json, read_sealed, sealed
+from siamkit.keys import KEY_BYTES
 from siamkit.model.pretrained.folder import read_folder
 from siamkit.model.pruning import Cut, PrunedLayer, Pruning
 from siamkit.model.weights import read_tensors
@@ -229,7 +230,8 @@ class Readers:
         """Read a store with a damaged file. It raises nothing, because rows can be made again."""
         spec = StoreSpec.read(self.store)
         assert spec is not None
-        keys = [bytes(key) for key in Shard.open(self.shard, self.store.name, spec).keys]
+        found = Shard.open(self.shard, self.store.name, spec).keys
+        keys = [bytes(key).ljust(KEY_BYTES, b"\0") for key in found]  # numpy drops zeros at the end
         place = path.with_suffix(".cache") / self.store.name
         shutil.copytree(self.store, place)
         (place / name).write_bytes(path.read_bytes())
