@@ -10,20 +10,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from siamkit.api.configuring import Config, placed, resolved_call, values_of, whole
+from siamkit.api.configuring import Config, placed, resolved_call, values_of
 from siamkit.api.helping import helping
 from siamkit.api.listening import checked
 from siamkit.api.recipes import require_seconds
 from siamkit.api.results import ComparisonResult
 from siamkit.checks import whole_number
 from siamkit.comparison.arms import arms_of, keeping
+from siamkit.comparison.compare import Compared
 from siamkit.comparison.compare import compare as _compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import EQUAL, METRICS, Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Helpers, Step
-from siamkit.config import RunConfig, flat
+from siamkit.config import RunConfig, flat, whole
 from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
@@ -119,8 +120,8 @@ def compare(
     _require_apart(axes, tuned, equal)
     base, known, memory = resolved_call(config, sections)
     wished = dict(flat(whole(values_of(config, sections))))
-    one = policies is None and "freeze.name" not in wished
-    if one and not any(len(values) > 1 for values in axes.values()):
+    open_policy = policies is None and "freeze.name" not in wished
+    if open_policy and not any(len(values) > 1 for values in axes.values()):
         axes = {"freeze.name": POLICIES, **axes}
     _require_protocol(metric, equal, budget, base)
     if base.train.monitor is None:
@@ -156,10 +157,17 @@ def compare(
             plan, base, known, place,
             settle=settle, helpers=helpers, watch=told, listeners=heard,
         )  # fmt: skip
-        base = compared.base
+    return _written(compared, known, place, notices)
+
+
+def _written(
+    compared: Compared, known: Mapping[str, Registry], place: ComparisonDir, notices: Sequence[str]
+) -> ComparisonResult:
+    """Write the config of the best arm and the page of a comparison, and return its result."""
     found = summary(compared)
-    best = next(arm for arm in plan.arms if arm.name == found["best"])
-    write_atomic(place.best, config_of(base, known, best, _usual(found)).to_yaml())
+    # The arms as they were trained: if all took equally long, they have epochs of their own.
+    best = next(arm for arm in compared.plan.arms if arm.name == found["best"])
+    write_atomic(place.best, config_of(compared.base, known, best, _usual(found)).to_yaml())
     result = {
         **found,
         "notices": [*notices, *found["notices"]],

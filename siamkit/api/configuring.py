@@ -10,7 +10,6 @@ from typing import Any
 from siamkit.api.arguments import read
 from siamkit.api.entries import registries
 from siamkit.config import (
-    MAIN_KEYS,
     Layer,
     RunConfig,
     flat,
@@ -76,18 +75,6 @@ def values_of(config: Config | None, given: Mapping[str, Any]) -> Mapping[str, A
         own = flat(config.to_values())
         layer = nested({key: value for key, value in own if usual.get(key) != value})
     return merge(layer, objects, arguments.layer)
-
-
-def whole(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with every section as a mapping: ``loss: triplet`` sets ``loss.name``."""
-    result = {}
-    for section, value in given.items():
-        main = MAIN_KEYS.get(section)
-        result[section] = {main: value} if main and not isinstance(value, Mapping) else value
-        augment = result[section].get("augment") if section == "data" and main else None
-        if isinstance(augment, str):
-            result[section] = {**result[section], "augment": {"preset": augment}}
-    return result
 
 
 def placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:

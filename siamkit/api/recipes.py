@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamkit.api.configuring import whole
 from siamkit.api.listening import observers
 from siamkit.api.results import TrainingResult
+from siamkit.comparison.candidates import KINDS, candidates, keys
 from siamkit.comparison.directory import ComparisonDir
-from siamkit.comparison.recipe import BUDGET, KINDS, Outlook, candidates, choose_recipe
+from siamkit.comparison.recipe import BUDGET, Outlook, choose_recipe
 from siamkit.comparison.work import Step
-from siamkit.config import COMPONENTS, KEPT_KEYS, RunConfig, flat
+from siamkit.config import COMPONENTS, KEPT_KEYS, RunConfig, flat, whole
 from siamkit.errors import ConfigError
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
@@ -81,12 +81,11 @@ def choice_of(
             where=setting("train.epochs"),
             hint=f"leave it out, or set {argument('budget')}",
         )
-    every = {key for arm in candidates((), recipe) for key in arm.values}
     if not candidates(fixed, recipe):
         raise ConfigError(
             "there is nothing to choose, because every part of the recipe is set",
             where=argument(asked),
-            got=", ".join(sorted(fixed & every)),
+            got=", ".join(sorted(fixed & keys(recipe))),
             hint="leave out some of these settings, or the recipe",
         )
     return Choice(recipe, fixed, own, BUDGET if budget is None else float(budget))

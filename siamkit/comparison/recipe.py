@@ -8,7 +8,6 @@ steps, not by epochs: an epoch of few images has too few steps, and one of many 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from siamkit.comparison.arms import Arm, keeping, without_training
+from siamkit.comparison.candidates import candidates, keys
 from siamkit.comparison.compare import Compared, compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.folds import Images, divide, write_tables
+from siamkit.comparison.pace import FEWEST, Lengths, Pace, training_epochs, trial_lengths
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of, place_of, run_arm
@@ -43,40 +44,10 @@ from siamkit.words import plural
 BUDGET = 300.0
 """The default budget in seconds."""
 
-CANDIDATES: tuple[Mapping[str, Any], ...] = (
-    {
-        "freeze.name": "full", "loss.name": "supcon", "head.name": "multistage",
-        "data.augment.preset": "marks",
-    },
-    {
-        "freeze.name": "full", "loss.name": "supcon", "head.name": "multistage",
-        "data.augment.preset": "objects",
-    },
-    {
-        "freeze.name": "full", "loss.name": "supcon", "head.name": "residual",
-        "data.augment.preset": "marks",
-    },
-    {
-        "freeze.name": "stages", "freeze.warmup": 0, "loss.name": "multi-similarity",
-        "head.name": "residual", "data.augment.preset": "marks",
-    },
-)  # fmt: skip
-"""The values of each candidate by dotted key, the most promising first."""
-
-AUGMENTATIONS: tuple[Mapping[str, Any], ...] = tuple(
-    {"data.augment.preset": preset} for preset in ("objects", "marks", "documents", "none")
-)
-"""The candidates of a recipe of which only the augmentation is open, the default first: if the
-budget allows only one, it stays."""
-
-KINDS = ("auto", "augment")
-"""What can be chosen: the whole recipe, or the augmentation."""
-
-_SILENT = "freeze.warmup"
 _EPOCH = 25
 """The most optimizer steps between two evaluations."""
-_PILOT, _FEWEST, _TRIED, _FINAL = 8, 24, 150, 400
-"""Optimizer steps: of the pilot, the fewest of a trial, the most of a trial and of the training."""
+_PILOT = 8
+"""Optimizer steps from which the pace is measured."""
 _TRIALS = 0.6
 """The share of the budget for the comparison; the rest is for the training."""
 _SLACK = 0.9
@@ -86,47 +57,6 @@ _FORWARD = 3
 _REPORT = 5.0
 """Seconds that the report of a run takes, about."""
 _FOLDS = (3, 2)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long runs take.
-
-    Attributes:
-        start: Seconds of a run without its epochs.
-        step: Seconds of an optimizer step.
-        evaluation: Seconds of the evaluation after an epoch.
-    """
-
-    start: float
-    step: float
-    evaluation: float
-
-    def of(self, epochs: int, steps: int) -> float:
-        """Return the seconds of a run.
-
-        Args:
-            epochs: The number of epochs.
-            steps: Optimizer steps per epoch.
-        """
-        return self.start + epochs * (steps * self.step + self.evaluation)
-
-    def within(self, seconds: float, steps: int) -> int:
-        """Return how many epochs fit into a time; 0 or less if not one does."""
-        return math.floor((seconds - self.start) / (steps * self.step + self.evaluation))
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """How long the trials are, and how many of the candidates are tried.
-
-    Attributes:
-        epochs: The epochs of a trial.
-        arms: The number of candidates.
-    """
-
-    epochs: int
-    arms: int
 
 
 @dataclass(frozen=True)
@@ -161,61 +91,6 @@ class Recipe:
     notices: tuple[str, ...] = ()
 
 
-def candidates(fixed: Collection[str], kind: str = "auto") -> tuple[Arm, ...]:
-    """Return the candidates without the keys that are fixed, each combination once.
-
-    Args:
-        fixed: The dotted keys that the user has set.
-        kind: One of :data:`KINDS`.
-    """
-    found: dict[str, Arm] = {}
-    for values in _values(kind):
-        left = {
-            key: value
-            for key, value in values.items()
-            if key not in fixed and not (key == _SILENT and "freeze.name" in fixed)
-        }
-        name = ", ".join(str(value) for key, value in left.items() if key != _SILENT)
-        if name:
-            found.setdefault(name, Arm(name, left))
-    return tuple(found.values())
-
-
-def _values(kind: str) -> tuple[Mapping[str, Any], ...]:
-    return CANDIDATES if kind == "auto" else AUGMENTATIONS
-
-
-def trial_lengths(pace: Pace, seconds: float, arms: int, steps: int) -> Lengths:
-    """Return the length of the trials, such that a round of them fits into a time.
-
-    If the time is too short for all candidates, fewer of them are tried, but at least one.
-
-    Args:
-        pace: The pace of the slowest candidate.
-        seconds: The time for the round.
-        arms: The number of candidates.
-        steps: Optimizer steps per epoch.
-    """
-    fewest, most = (max(1, math.ceil(n / steps)) for n in (_FEWEST, _TRIED))
-    for number in range(arms, 0, -1):
-        epochs = pace.within(seconds / number, steps)
-        if epochs >= fewest:
-            return Lengths(min(epochs, most), number)
-    return Lengths(fewest, 1)
-
-
-def training_epochs(pace: Pace, seconds: float, steps: int) -> int:
-    """Return the epochs of the training, such that it fits into a time; 1 if none does.
-
-    Args:
-        pace: The pace of the recipe.
-        seconds: The time.
-        steps: Optimizer steps per epoch.
-    """
-    most = math.ceil(_FINAL / steps)
-    return max(1, min(pace.within(seconds, steps), most))
-
-
 def choose_recipe(
     base: RunConfig,
     fixed: Collection[str],
@@ -240,7 +115,7 @@ def choose_recipe(
         place: Where the comparison is kept. A comparison that was stopped goes on.
         given: The values that the user has set, by dotted key. Strengths of the augmentation apply
             to each candidate.
-        kind: What is chosen: one of :data:`KINDS`.
+        kind: What is chosen: one of :data:`.KINDS`.
         budget: Seconds for the comparison and the training together.
         again: How the user continues a choice that was stopped.
         watch: Called before and after each trial.
@@ -272,7 +147,7 @@ def choose_recipe(
         still = 2 * (pace.start + _FORWARD * pace.evaluation)
         lengths = trial_lengths(pace, _SLACK * trials - passed - still, len(arms), steps)
         least = passed + still + lengths.arms * pace.of(lengths.epochs, steps)
-        most = max(budget, least + pace.of(max(1, _FEWEST // steps), steps) + _REPORT)
+        most = max(budget, least + pace.of(max(1, FEWEST // steps), steps) + _REPORT)
         tell(Outlook(budget, most, lengths.arms))
     tried = arms[: lengths.arms]
     plan = replace(plan, arms=(*without_training(), *tried))
@@ -412,8 +287,7 @@ def _open(plan: Plan, fixed: Collection[str], kind: str) -> dict[str, Arm]:
 
     A network without training has a head of its own, and no loss, policy or augmentation.
     """
-    ours = {key for values in CANDIDATES for key in values}
-    free = kind == "auto" and not ours & set(fixed)
+    free = kind == "auto" and not keys(kind) & set(fixed)
     return {arm.name: arm for arm in plan.arms if arm.trains or free}
 
 

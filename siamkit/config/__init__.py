@@ -23,6 +23,7 @@ from siamkit.config.layers import (
     preset_names,
     read_file,
     read_preset,
+    whole,
 )
 from siamkit.config.resolve import (
     calibration_config,
@@ -93,4 +94,5 @@ __all__ = [
     "read_file",
     "read_preset",
     "resolve",
+    "whole",
 ]

@@ -232,6 +232,21 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any], section: str 
     return result
 
 
+def whole(values: Mapping[str, Any], section: str = "") -> Values:
+    """Return values in which no text stands for a section, as in ``loss: triplet``.
+
+    Args:
+        values: Nested values.
+        section: The dotted key of the section that holds them; empty for a whole config.
+    """
+    result = {}
+    for key, value in values.items():
+        inner = f"{section}.{key}".lstrip(".")
+        full = _whole(inner, value)
+        result[key] = whole(full, inner) if isinstance(full, Mapping) else full
+    return result
+
+
 def _whole(section: str, value: Any) -> Any:
     """Return a section's value as a mapping: ``triplet`` becomes ``{name: triplet}``."""
     return {MAIN_KEYS[section]: value} if section in MAIN_KEYS and isinstance(value, str) else value

@@ -21,7 +21,7 @@ from statistics import fmean
 
 from peers.measure import process
 
-from siamkit.comparison.recipe import CANDIDATES
+from siamkit.comparison.candidates import CANDIDATES
 from siamkit.data.class_folders import class_images
 from siamkit.portable.folders import scan
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from siamkit.comparison import recipe as recipes
+from siamkit.comparison import candidates, pace
 from siamkit.config import read_file
 
 from .conftest import Cli
@@ -21,10 +21,10 @@ QUICK = (
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short trials of two candidates."""
-    monkeypatch.setattr(recipes, "CANDIDATES", recipes.CANDIDATES[2:])
-    monkeypatch.setattr(recipes, "_TRIED", 4)
-    monkeypatch.setattr(recipes, "_FEWEST", 2)
-    monkeypatch.setattr(recipes, "_FINAL", 6)
+    monkeypatch.setattr(candidates, "CANDIDATES", candidates.CANDIDATES[2:])
+    monkeypatch.setattr(pace, "_TRIED", 4)
+    monkeypatch.setattr(pace, "FEWEST", 2)
+    monkeypatch.setattr(pace, "_FINAL", 6)
 
 
 @pytest.mark.usefixtures("short")

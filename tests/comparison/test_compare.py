@@ -20,9 +20,10 @@ from pytorch_metric_learning import losses
 
 import siamkit
 from siamkit import api
-from siamkit.api import helping
+from siamkit.api import comparing, helping
 from siamkit.comparison import work as working
 from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.summary import summary
 from siamkit.config import read_file
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.report.comparison import told
@@ -620,6 +621,22 @@ def test_an_arm_whose_training_fails_is_left_out(
     assert "full" in {row["name"] for row in mended["arms"]}
 
 
+def test_a_finished_comparison_is_shown_where_its_device_is_missing(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: dict[str, Any] = {"output": tmp_path / "c", "policies": ["full"], "folds": 2, "seeds": 1}
+    done = siamkit.compare(common(), **alone)
+
+    def missing(name: str) -> torch.device:
+        raise ConfigError("this machine has no such device", where="train.device", got=name)
+
+    monkeypatch.setattr("siamkit.comparison.compare.resolve_device", missing)
+    assert figures(siamkit.compare(common(), **alone)) == figures(done)
+    with pytest.raises(ConfigError, match="no such device"):
+        siamkit.compare(common(), **{**alone, "output": tmp_path / "d"})
+    assert not (tmp_path / "d").exists()
+
+
 @pytest.mark.slow
 def test_a_tuned_value_is_chosen_on_the_validation_images(common: Common, tmp_path: Path) -> None:
     result = siamkit.compare(
@@ -646,7 +663,7 @@ def test_the_budget_ends_the_comparison_after_a_whole_round(common: Common, tmp_
 
 @pytest.mark.slow
 def test_cheap_arms_train_longer_if_all_shall_take_equally_long(
-    common: Common, tmp_path: Path
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"policies": ["freeze-all", "full"], "folds": 2, "seeds": 1, "equal": "time"}
     result = siamkit.compare(common(), output=tmp_path / "c", **given)
@@ -657,6 +674,11 @@ def test_cheap_arms_train_longer_if_all_shall_take_equally_long(
     assert first["equal"] == "images"
     again = siamkit.compare(common(), output=tmp_path / "c", **given)
     assert dict(again) == dict(result), "the lengths are measured once"
+    for name, number in epochs.items():
+        monkeypatch.setattr(comparing, "summary", lambda c, n=name: {**summary(c), "best": n})
+        chosen = siamkit.compare(common(), output=tmp_path / "c", **given)
+        assert read_file(chosen.config)["train"]["epochs"] == number, "as it was trained"
+    monkeypatch.undo()
     with pytest.raises(ConfigError, match="equal: is unknown"):
         siamkit.compare(common(), output=tmp_path / "d", equal="money")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,79 +10,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import siamkit
 from siamkit import api
+from siamkit.comparison import candidates as trying
+from siamkit.comparison import pace
 from siamkit.comparison import recipe as recipes
-from siamkit.comparison.recipe import (
-    CANDIDATES,
-    Pace,
-    candidates,
-    training_epochs,
-    trial_lengths,
-)
+from siamkit.comparison.candidates import CANDIDATES, candidates
+from siamkit.comparison.pace import Pace
 from siamkit.comparison.results import ArmResult
-from siamkit.config.augment import PRESETS
-from siamkit.errors import ConfigError, DataError
+from siamkit.errors import ConfigError, DataError, Interrupted
 from siamkit.runs.open import OpenRun
 
 Common = Callable[..., dict[str, Any]]
-
-paces = st.builds(Pace, st.floats(0, 20), st.floats(0.001, 5), st.floats(0, 20))
-
-
-@given(paces, st.floats(0, 2000), st.integers(1, 8), st.integers(1, 25))
-def test_trials_fit_into_their_time(pace: Pace, seconds: float, arms: int, steps: int) -> None:
-    found = trial_lengths(pace, seconds, arms, steps)
-    assert 1 <= found.arms <= arms
-    assert found.epochs >= math.ceil(24 / steps)
-    assert (found.epochs - 1) * steps < 150
-    if found.arms > 1:
-        assert found.arms * pace.of(found.epochs, steps) <= seconds * (1 + 1e-9)
-    if found.arms < arms:
-        fewest = math.ceil(24 / steps)
-        assert (found.arms + 1) * pace.of(fewest, steps) > seconds * (1 - 1e-9)
-
-
-@given(paces, st.floats(0, 2000), st.integers(1, 25))
-def test_the_training_fits_into_its_time(pace: Pace, seconds: float, steps: int) -> None:
-    epochs = training_epochs(pace, seconds, steps)
-    assert epochs >= 1
-    assert (epochs - 1) * steps < 400
-    if epochs > 1:
-        assert pace.of(epochs, steps) <= seconds * (1 + 1e-9)
-    if epochs * steps < 400:
-        assert pace.of(epochs + 1, steps) > seconds * (1 - 1e-9)
-
-
-def test_what_the_user_sets_is_not_tried() -> None:
-    every = candidates(())
-    assert [dict(arm.values) for arm in every] == [dict(values) for values in CANDIDATES]
-    for key in ("loss.name", "freeze.name", "head.name", "data.augment.preset"):
-        left = candidates({key})
-        assert left
-        assert not any(key in arm.values for arm in left)
-        assert len({arm.name for arm in left}) == len(left)
-    assert not any("freeze.warmup" in arm.values for arm in candidates({"freeze.name"}))
-    assert candidates({key for values in CANDIDATES for key in values}) == ()
-
-
-def test_the_augmentation_alone_can_be_open() -> None:
-    every = candidates((), "augment")
-    presets = {preset for arm in every for preset in arm.values.values()}
-    assert all(set(arm.values) == {"data.augment.preset"} for arm in every)
-    assert presets <= set(PRESETS) and {"objects", "none"} <= presets
-    assert candidates({"data.augment.preset"}, "augment") == ()
-    assert candidates({"loss.name", "freeze.name"}, "augment") == every
 
 
 @pytest.mark.usefixtures("quick")
 def test_only_the_augmentation_is_chosen(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "AUGMENTATIONS", recipes.AUGMENTATIONS[:2])
+    monkeypatch.setattr(trying, "AUGMENTATIONS", trying.AUGMENTATIONS[:2])
     given = {**values, "head": "linear", "loss": {"name": "triplet", "margin": 0.3}}
     events: list[siamkit.Event] = []
     siamkit.fit(
@@ -105,10 +51,10 @@ def test_only_the_augmentation_is_chosen(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short trials of two candidates."""
-    monkeypatch.setattr(recipes, "CANDIDATES", CANDIDATES[2:])
-    monkeypatch.setattr(recipes, "_TRIED", 4)
-    monkeypatch.setattr(recipes, "_FEWEST", 2)
-    monkeypatch.setattr(recipes, "_FINAL", 6)
+    monkeypatch.setattr(trying, "CANDIDATES", CANDIDATES[2:])
+    monkeypatch.setattr(pace, "_TRIED", 4)
+    monkeypatch.setattr(pace, "FEWEST", 2)
+    monkeypatch.setattr(pace, "_FINAL", 6)
 
 
 @pytest.fixture
@@ -208,7 +154,7 @@ def test_a_run_killed_before_its_first_checkpoint_keeps_the_choice(
     with pytest.raises(RuntimeError, match="killed"):
         fit_with_recipe(config, known, Choice("auto"), [])
     monkeypatch.undo()
-    monkeypatch.setattr(recipes, "CANDIDATES", CANDIDATES[2:])
+    monkeypatch.setattr(trying, "CANDIDATES", CANDIDATES[2:])
     result = fit_with_recipe(config, known, Choice("auto"), [])
     assert result.run_dir == tmp_path / "run"
 
@@ -393,6 +339,23 @@ def test_few_classes_make_fewer_folds(
     folder = make_images({f"c{kind}": 6 for kind in range(classes)}, size=32)
     told({**values, "data": {**values["data"], "path": str(folder)}}, 300.0, tmp_path)
     assert asked[0].folds == folds
+
+
+def test_a_signal_while_the_pace_is_measured_names_no_folder_that_is_gone(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> Pace:
+        hint = "continue it with siamkit.resume('/tmp/gone/run')"
+        raise Interrupted("stopped by SIGINT", exit_code=130, hint=hint)
+
+    monkeypatch.setattr(recipes, "_pilot", stopped)
+    with pytest.raises(Interrupted) as caught:
+        siamkit.fit(values, recipe="auto", run_dir=tmp_path / "run")
+    assert caught.value.exit_code == 130
+    assert str(caught.value) == (
+        "stopped while the time of a step was measured; repeat the command with "
+        f"run_dir={str(tmp_path / 'run')!r}"
+    )
 
 
 def test_too_few_training_classes_are_named(

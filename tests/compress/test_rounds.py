@@ -45,5 +45,9 @@ def test_pruned_layers_that_do_not_train_are_said() -> None:
     notice = frozen_notice([shrunk(0, 9), shrunk(3, 4)], 2)
     assert notice is not None
     assert notice.startswith("3 of 4 pruned layers did not train in the fine-tuning, because")
+    assert frozen_notice([shrunk(3, 4)], 0) == (
+        "there was no fine-tuning, because the run has no epochs: finetune_epochs=3 trains what is "
+        "left for three epochs"
+    )
     one = frozen_notice([shrunk(1, 1)], 2)
     assert one is not None and one.startswith("1 of 1 pruned layer did not train")

@@ -225,6 +225,11 @@ def test_the_stages_that_the_head_reads_stay_as_wide_if_the_run_is_pruned(
     after = api.load_model(tmp_path / "pruned")
     assert result.after["flops"] < 0.9 * result.before["flops"]
     assert after.reader.width == before.reader.width and after.head.reads == before.head.reads
+    with pytest.raises(
+        ConfigError, match="part: nothing trains in the fine-tuning, because the run"
+    ):
+        siamkit.prune(values["run_dir"], tmp_path / "other", part="trainable")
+    assert not (tmp_path / "other").exists()
     assert siamkit.evaluate(tmp_path / "pruned").retrieval["recall@1"] == result.after["recall@1"]
 
 
