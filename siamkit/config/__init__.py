@@ -29,10 +29,12 @@ from siamkit.config.resolve import (
     calibration_config,
     is_resolved,
     json_schema,
+    named_head,
     options_of,
     resolve,
 )
 from siamkit.config.sections import (
+    AUTO,
     COMPONENT_MODELS,
     COMPONENTS,
     DEFAULT_RATE,
@@ -52,6 +54,7 @@ from siamkit.config.sections import (
 )
 
 __all__ = [
+    "AUTO",
     "CHOSEN",
     "COMPONENTS",
     "COMPONENT_MODELS",
@@ -86,6 +89,7 @@ __all__ = [
     "joined",
     "json_schema",
     "merge",
+    "named_head",
     "nested",
     "options_of",
     "parse_sets",

@@ -39,7 +39,7 @@ RESUMABLE = tuple(
 )
 """Config keys that may be changed when a run is resumed."""
 
-CHOSEN = ("train.monitor", "data.fit", "data.range", "optimizer.lr")
+CHOSEN = ("train.monitor", "data.fit", "data.range", "head.name", "optimizer.lr")
 """Config keys that a new run sets by itself where they are null or ``auto``."""
 
 

@@ -12,18 +12,18 @@ from pydantic import BaseModel, ValidationError
 from siamkit.config.base import Component, Values
 from siamkit.config.layers import Layer, fitting, merge
 from siamkit.config.sections import (
+    AUTO,
     COMPONENT_MODELS,
     COMPONENTS,
     ENTRY_MODELS,
     CalibrationConfig,
+    HeadConfig,
     RunConfig,
 )
 from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.problems import Namer, config_error
 from siamkit.registry import Registry
-
-CLOSED_FORM = "multistage"
-"""The head of a run without epochs, if the user names none."""
+from siamkit.spelling import command, setting
 
 
 def resolve(
@@ -45,8 +45,6 @@ def resolve(
     """
     kept = fitting([RunConfig().to_values(), *layers])
     values = merge(*kept)
-    if _needs_closed_form(values, kept[1:]):
-        values["head"]["name"] = CLOSED_FORM
     name = _namer(kept, where)
     problems: list[SiamkitError] = []
     config = None
@@ -71,14 +69,6 @@ def resolve(
     complete = config.model_copy(update={**update, "track": trackers})
     _RESOLVED[id(complete)] = complete
     return complete
-
-
-def _needs_closed_form(values: Values, layers: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a run has no epochs and no layer names its head."""
-    train = values.get("train")
-    epochs = train.get("epochs") if isinstance(train, Mapping) else None
-    without = isinstance(epochs, int) and epochs == 0  # what is no number is refused later
-    return without and not any(Layer(layer, str).sets("head.name") for layer in layers)
 
 
 def _components(values: Values, config: RunConfig | None) -> dict[str, list[Component]]:
@@ -141,6 +131,9 @@ def _complete(
     layers: Sequence[Mapping[str, Any]],
 ) -> Component:
     """Return a component with its options checked and defaults filled in."""
+    if section == "head" and component.name == AUTO:
+        _require_open(component, registry, name)
+        return component
     try:
         entry = registry.get(component.name)
     except ConfigError as error:
@@ -163,6 +156,45 @@ def _complete(
     )
     plain = {key: getattr(component, key) for key in own}
     return type(component).model_validate(plain | options.model_dump(mode="json"))
+
+
+def _require_open(head: Component, registry: Registry, name: Namer) -> None:
+    """Check a head that the run will choose.
+
+    Raises:
+        ConfigError: It has options, which may be those of another head.
+        PluginError: A plugin registers a head of this name, which could not be used.
+    """
+    if AUTO in registry.entries:
+        raise PluginError(
+            f"{registry.kind} {AUTO!r} has a name that stands for siamkit's own choice",
+            hint=f"{registry.get(AUTO).distribution} must rename it",
+        )
+    for option in head.options:
+        having = [entry.name for entry in registry if option in entry.options.model_fields]
+        raise ConfigError(
+            "is an option of some heads, and the config names none"
+            if having
+            else "is an option of no head",
+            where=name(f"head.{option}"),
+            hint=f"name the head as well ({setting('head.name')}): {', '.join(having)}"
+            if having
+            else f"{command(registry.command)} lists the heads",
+        )
+
+
+def named_head(name: str, normalize: bool, registry: Registry, **given: Any) -> HeadConfig:
+    """Return the complete section of a head.
+
+    Args:
+        name: The head's name.
+        normalize: Whether the embeddings are L2-normalised.
+        registry: The registry of heads.
+        **given: Options of the head. The others are its defaults.
+    """
+    options = registry.get(name).validate(given, name, kind=registry.kind)
+    own = {"name": name, "normalize": normalize}
+    return HeadConfig.model_validate(own | options.model_dump(mode="json"))
 
 
 def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel]:

@@ -25,6 +25,9 @@ LOCAL_DIR = "timm:local-dir:"
 
 COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
+AUTO = "auto"
+"""The name of the head of a config that leaves the choice of the head to the run."""
+
 DEFAULT_RATE = 2e-3
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -74,9 +77,13 @@ class BackboneConfig(Component):
 
 
 class HeadConfig(Component):
-    """The trainable projector from features to the embedding."""
+    """The trainable projector from features to the embedding.
 
-    name: str = "residual"
+    ``auto`` is ``multistage``, or ``residual`` where a head in closed form is not possible: for
+    pairs and triplets, with an int8 prefix, and for backbones whose stages cannot be read.
+    """
+
+    name: str = AUTO
     normalize: bool = Field(True, description="L2-normalise the embedding.")
 
 

@@ -72,7 +72,7 @@ def open_source(
     table = read_table(target, names, names_optional=names_optional)
     if not (table.rows or table.problems):
         raise DataError("the table has a header but no rows", where=str(target))
-    if set(table.columns) & {*PAIR[:2], *TRIPLET} and "path" not in table.columns:
+    if _names_tuples(table):
         known, notices = read_tuples(table, cells)
         _require_good(target, cells, table.problems)
         return TupleSource(target, root, known, notices)
@@ -81,6 +81,26 @@ def open_source(
     records, notices = read_manifest(table, cells)
     _require_good(target, cells, table.problems)
     return ManifestSource(target, root, records, notices)
+
+
+def names_tuples(config: DataConfig) -> bool:
+    """Return whether the data is a table of pairs or triplets, by its name and header alone.
+
+    A table that cannot be read counts as none, because its images may not be at hand yet.
+    """
+    target = expanded(Path(config.path))
+    if config.path == SAMPLE or not target.is_file():
+        return False
+    if target.suffix.lower() not in ENDINGS:
+        return target.suffix.lower() == ".txt"
+    try:
+        return _names_tuples(read_table(target, config.columns, names_optional=True))
+    except DataError:
+        return False
+
+
+def _names_tuples(table: Table) -> bool:
+    return bool(set(table.columns) & {*PAIR[:2], *TRIPLET}) and "path" not in table.columns
 
 
 def _require_no_table(root: Path | None, names: Mapping[str, str] | None, got: str) -> None:

@@ -8,10 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from siamkit.config import DataConfig, RunConfig, options_of
+from siamkit.config import AUTO, DataConfig, HeadConfig, RunConfig, options_of
 from siamkit.errors import calling
 from siamkit.interfaces import Backbone, BackboneContext, Preprocessing, StageOptions
 from siamkit.model.build import build_backbone
+from siamkit.model.default_head import default_head
 from siamkit.model.heads import Head, Reads, as_head
 from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.pruning import Pruning
@@ -26,10 +27,17 @@ Weights = Literal["all", "file", "none"]
 
 @dataclass(frozen=True)
 class BuiltNet:
-    """A network, and the origin of the backbone's weights as text."""
+    """A network.
+
+    Attributes:
+        net: The network.
+        weights: The origin of the backbone's weights, as text.
+        head: The section of its head, which the config may leave open.
+    """
 
     net: SiameseNet
     weights: str
+    head: HeadConfig
 
 
 def create_net(
@@ -66,23 +74,26 @@ def create_net(
         quantized = Quantized.load(config.backbone.int8)
         built.backbone.stages()  # discovered now, while all modules still run
         quantized.apply(built.backbone, str(config.backbone.int8))
-    head_entry, head_options = options_of(config.head, registries["head"])
-    head = build_head(config.head.name, head_entry, head_options, built.backbone)
+    chosen = config.head
+    if chosen.name == AUTO:
+        chosen = default_head(config, registries["head"], built.backbone)
+    head_entry, head_options = options_of(chosen, registries["head"])
+    head = build_head(chosen.name, head_entry, head_options, built.backbone)
     net = SiameseNet(
         built.backbone,
         head,
-        normalize=config.head.normalize,
+        normalize=chosen.normalize,
         preprocessing=prepared(built.backbone.preprocessing, config.data),
     )
     net.pruning = pruning
     net.quantized = quantized
     net.origin = Origin(
         NamedPart.of(config.backbone.name, entry, options),
-        NamedPart.of(config.head.name, head_entry, head_options),
+        NamedPart.of(chosen.name, head_entry, head_options),
         config.data.image_size,
         built.weights if weights == "all" else None,
     )
-    return BuiltNet(net, built.weights)
+    return BuiltNet(net, built.weights, chosen)
 
 
 def prepared(preprocessing: Preprocessing, data: DataConfig) -> Preprocessing:

@@ -42,7 +42,7 @@ class Setup:
     """The parts of a run that its config determines.
 
     Attributes:
-        config: The resolved config.
+        config: The resolved config, with a named head.
         device: The device that the run computes on.
         net: The network.
         weights: The origin of the backbone's weights, as text.
@@ -94,6 +94,7 @@ def build(
     device = resolve_device(config.train.device)
     with seeded(derive(config.train.seed, "init")):
         created = create_net(config, registries, weights=weights)
+        config = config.model_copy(update={"head": created.head})
         context = LossContext(created.net.embedding_dim, num_classes)
         loss: Loss = built(config.loss, registries["loss"], Loss, context)
     graphs = [name for name, _ in created.net.named_buffers() if name.endswith(f".{BUFFER}")]

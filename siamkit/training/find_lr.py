@@ -25,7 +25,7 @@ from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup, build, prepare_images
 from siamkit.training.quantize import INT8, QuantizedPrefix, quantized
 from siamkit.training.range_test import REPEATS, run_range_test, tried_rates
-from siamkit.training.requirements import require_loss, with_monitor
+from siamkit.training.requirements import for_data, require_loss
 from siamkit.training.suggestion import mean_curve, suggested
 from siamkit.words import plural
 
@@ -87,7 +87,7 @@ def find_lr(
     alone = splits is None
     if splits is None:
         splits = load_data(config.data, config.train.seed)
-    setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
+    setup = build(for_data(config, splits, registries), registries, len(splits.train.classes))
     about_images = prepare_images(setup, splits)
     if alone:  # a run that searches its rate says the same itself
         batches = batch_notices(config.train, splits.train)

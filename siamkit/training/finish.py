@@ -13,6 +13,7 @@ from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.held_out import HeldOut
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
+from siamkit.training.solving import stocked
 from siamkit.training.tensors import load_model_tensors
 
 
@@ -42,8 +43,9 @@ def embed_held_out(trainer: Trainer, best: SavedCheckpoint) -> dict[str, HeldOut
     for part in (VAL, TEST):
         if part in trainer.sets:
             execution = trainer.execution
-            if part == TEST and execution is not None and not trainer.stocked(part, execution):
-                execution = None
+            if part == TEST and execution is not None:
+                ready = stocked(trainer.scorer, trainer.engine, execution, part)
+                execution = execution if ready else None
             embeddings = trainer.scorer.from_rows(part, execution)
             if embeddings is None:
                 embeddings = trainer.scorer.embedded(part, setup.net, kernel)

@@ -32,12 +32,12 @@ from siamkit.training.loading import VAL
 from siamkit.training.loop import Trainer
 from siamkit.training.quantize import INT8, QuantizedPrefix, quantized
 from siamkit.training.requirements import (
+    for_data,
     require_best,
     require_loss,
     require_one_process,
     require_same,
     require_space,
-    with_monitor,
 )
 from siamkit.training.results import Result, run_result, start_data
 from siamkit.training.signals import listening
@@ -83,7 +83,7 @@ def fit(
     with using_threads(config.train.threads) as threads:
         trackers = build_trackers(config, registries["track"])
         splits = _load(config)
-        setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
+        setup = build(for_data(config, splits, registries), registries, len(splits.train.classes))
         about_images = prepare_images(setup, splits)
         splits = replace(splits, notices=(*notices, *splits.notices, *about_images))
         config = setup.config

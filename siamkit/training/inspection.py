@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from siamkit.config import SAMPLE, RunConfig
-from siamkit.data.opening import load_data
+from siamkit.data.opening import load_data, names_tuples
 from siamkit.engine.boundary import find_boundaries
 from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
@@ -33,6 +33,7 @@ from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
 from siamkit.training.quantize import INT8, forecast_of_int8
+from siamkit.training.requirements import for_tuples
 from siamkit.training.step_memory import predictor
 from siamkit.words import plural
 
@@ -90,7 +91,7 @@ def inspect(
             "image_size": list(preprocessing.size),
             "in_chans": preprocessing.channels,
         },
-        "head": {"name": config.head.name, "parameters": _count(setup.net.head)},
+        "head": {"name": setup.config.head.name, "parameters": _count(setup.net.head)},
         "embedding": {"dim": setup.net.embedding_dim, "normalized": config.head.normalize},
         "loss": {"name": config.loss.name, "parameters": _count(setup.loss)},
         "freeze": {"name": config.freeze.name, **config.freeze.options},
@@ -157,6 +158,8 @@ def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> s
 
 def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weights) -> Setup:
     """Build the parts of the run. Only a loss with parameters needs the number of classes."""
+    if names_tuples(config.data):
+        config = for_tuples(config, registries)
     missing = (
         config.data.path != SAMPLE and weights == "file" and not Path(config.data.path).exists()
     )

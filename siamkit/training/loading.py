@@ -153,7 +153,7 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         "timm": importlib.metadata.version("timm"),
     }
     inputs = {name: part for name, part in sets.items() if name not in (TEST, SOLVE)}
-    late = {TEST: sets[TEST]} if TEST in sets else {}
+    late = {name: part for name, part in sets.items() if name in (TEST, SOLVE)}
     if not config.train.epochs:
         inputs = {TRAIN: sets.get(SOLVE, sets[VAL]), VAL: sets[VAL]}
         if settings.cache == "auto":

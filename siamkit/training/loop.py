@@ -13,7 +13,7 @@ from siamkit.engine.blank import SuffixError
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
-from siamkit.errors import Interrupted, ResourceError
+from siamkit.errors import Interrupted
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import HEAD, FreezePlan, Phase
@@ -29,7 +29,7 @@ from siamkit.training.loading import PROBE, SOLVE, TEST, VAL, engine_of, load_se
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.signals import StopRequest
-from siamkit.training.solving import read_training, solve
+from siamkit.training.solving import read_training, solve, stocked
 from siamkit.training.state import (
     BEFORE,
     NO_LOSS,
@@ -107,10 +107,12 @@ class Trainer:
             if self.fresh:
                 # From here on, the run can be resumed after any interruption.
                 self.save(best=False)
-            if not self.state.solved and (SOLVE in self.sets or not self.train.epochs):
-                self._solve()
+            if not self.state.solved and not self.train.epochs:
+                self._solve_alone()
+            self._solve(None)
             while not self.state.is_over(self.train.epochs):
                 execution = self._start_phase(self._plan())
+                self._solve(execution)
                 if not self.state.untrained:
                     self._score_untrained(execution)
                 self._run_epoch(execution)
@@ -149,27 +151,37 @@ class Trainer:
             self._keep(self.execution)
             self._run_epoch(self.execution)
 
-    def _solve(self) -> None:
-        """Compute the head in closed form, if it has one.
-
-        In a run without epochs, this is the whole run. A head without parameters is left as it is.
-        """
-        execution = None
-        if not self.train.epochs:
-            self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
-            entered = self.engine.enter(range(1))
-            execution = self.execution = self.engine.prepare(entered, 0)
-            self._keep(execution)
+    def _solve_alone(self) -> None:
+        """Compute the head in closed form, if it has one, as the whole work of a run."""
+        self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
+        self.execution = self.engine.prepare(self.engine.enter(range(1)), 0)
+        self._keep(self.execution)
         if SOLVE in self.sets:
-            self._load_solved(execution)
+            self._load_solved(self.execution)
         self.state.solved = True
-        if execution is not None:
-            self._score_untrained(execution)
-            self.state.best_epoch = BEFORE
-        self.save(best=execution is not None)
+        self._score_untrained(self.execution)
+        self.state.best_epoch = BEFORE
+        self.save(best=True)
+
+    def _solve(self, execution: Execution | None) -> None:
+        """Compute the head in closed form before the first step, if it has one.
+
+        Args:
+            execution: The execution of the first phase; None before the phase starts.
+        """
+        if self.state.solved or SOLVE not in self.sets or not self.train.epochs:
+            return
+        head = [f"{HEAD}.{name}" for name, _ in self.setup.net.head.named_parameters()]
+        plan = self._plan()
+        # The phase fixes what it freezes, so a frozen head is computed before.
+        if (execution is None) == plan.trainable.issuperset(head):
+            return
+        self._load_solved(execution)
+        self.state.solved = True
+        self.save(best=False)
 
     def _load_solved(self, execution: Execution | None) -> None:
-        read = read_training(self.setup, self.scorer, execution)
+        read = read_training(self.scorer, self.engine, execution)
         solve(self.setup, read, torch.tensor(self.splits.train.labels))
 
     def _refit_epoch(self) -> int | None:
@@ -215,28 +227,10 @@ class Trainer:
         if self.state.solved and self.train.epochs:
             self.emit("notice", {"text": start_text(self.state, self.setup.schedule.monitor)})
         if TEST in self.sets:
-            ready = self.stocked(TEST, execution)
+            ready = stocked(self.scorer, self.engine, execution, TEST)
             read = self.scorer.read(TEST, execution, live=not ready)
             self.state.untrained_test, _ = self.scorer.untrained(TEST, read)
         self.emit("untrained", self.state.untrained)
-
-    def stocked(self, name: str, execution: Execution) -> bool:
-        """Compute and store the rows of a set that is not evaluated in every epoch.
-
-        Returns:
-            Whether the set can be read from the cache: the rows are exact, the network is the one
-            that they are of, and the disk has room.
-        """
-        # Rows of another network would stay in the cache, for other runs to read.
-        if not execution.decision.keeps_exact_rows or not self.scorer.is_intact(execution):
-            return False
-        try:
-            self.engine.stock(execution, name)
-        except ResourceError as error:
-            text = f"the {name} images are embedded without the cache: {error.what}"
-            self.emit("notice", {"text": text})
-            return False
-        return True
 
     def _plan(self) -> FreezePlan:
         """Return the plan of the current epoch.

@@ -37,10 +37,13 @@ from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss
 from siamkit.training.build import Setup, build_optimizer
 from siamkit.training.exactness import cuts_batches, not_exact, obstacle
 from siamkit.training.fitting import fitting_pass, free_memory, halved_pass
-from siamkit.training.loading import SECOND, engine_of, load_sets
+from siamkit.training.loading import SECOND, SOLVE, engine_of, load_sets
 from siamkit.training.optimizer import rates, set_rates
+from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive
+from siamkit.training.solving import read_training, solve
 from siamkit.training.splitting import try_splitting
+from siamkit.training.state import RunState
 from siamkit.training.step import Stepper, advice, autocast, by_view, moved, promoted
 from siamkit.training.suggestion import Curve, is_over
 
@@ -125,6 +128,8 @@ def run_range_test(
     progress: Callable[[int, int], None],
 ) -> Outcome:
     """Run the test. The weights, buffers and generators are as before when it ends.
+
+    There is one exception: a head with a closed form has the one of the images of the test.
 
     Args:
         setup: The parts of a run that has not started.
@@ -219,7 +224,7 @@ class _Test:
         self.setup, self.registries, self.reports = setup, registries, reports
         self._fresh = Snapshot(setup.loss.modules())
         every = load_sets(setup, splits, reports.check)
-        self.sets = {name: part for name, part in every.items() if part.trains}
+        self.sets = {name: part for name, part in every.items() if part.trains or name == SOLVE}
         self.names = [TRAIN, SECOND] if setup.loss.second_view else [TRAIN]
         visits = sum(len(part.images) for step in planned for part in step) * len(self.names)
         self.engine: Engine = engine_of(setup, self.sets, visits, reports)
@@ -228,6 +233,8 @@ class _Test:
         entered = self.engine.enter(range(epoch, epoch + 1))
         ready = self.engine.prepare(entered, epoch)
         self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].sample)
+        if SOLVE in self.sets:
+            self._solve(splits, largest_pass(planned))
         if any(len(part.passes) > 1 for step in planned for part in step):
             tried = try_splitting(setup, self.execution, epoch, planned[0][0].images)
             if tried.obstacle is not None:
@@ -237,6 +244,13 @@ class _Test:
         for step, batches in zip(watched, self._loaded(watched), strict=True):
             each = iter(batches)
             self._watched += [(list(islice(each, len(part.passes))), part) for part in step]
+
+    def _solve(self, splits: Splits, largest: int) -> None:
+        """Compute the head in closed form, where a training starts, from the images of the test."""
+        state = RunState(largest_pass=largest)
+        scorer = Scorer(self.setup, {SOLVE: self.sets[SOLVE]}, state, self.reports.emit)
+        read = read_training(scorer, self.engine, self.execution)
+        solve(self.setup, read, torch.tensor(splits.train.labels))
 
     def close(self) -> None:
         self.engine.close()

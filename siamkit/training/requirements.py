@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
-from siamkit.config import RunConfig
+from siamkit.config import AUTO, RunConfig, named_head
 from siamkit.data.splits import Splits
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
+from siamkit.model.default_head import WITHOUT
 from siamkit.model.undisturbed import undisturbed
 from siamkit.model.unit import unit
+from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
@@ -43,8 +45,15 @@ def require_one_process() -> None:
         )
 
 
-def with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
-    """Return the config with the metric that picks the best epoch.
+def for_data(config: RunConfig, splits: Splits, registries: Mapping[str, Registry]) -> RunConfig:
+    """Return the config with the choices that depend on the kind of data.
+
+    They are the metric that picks the best epoch and, for pairs and triplets, the head.
+
+    Args:
+        config: A resolved config.
+        splits: The data.
+        registries: The registry of each component section.
 
     Raises:
         ConfigError: The configured metric is not measured on this kind of data.
@@ -60,7 +69,23 @@ def with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
             allowed="auc" if has_tuples else "recall@1, map@r",
         )
     train = config.train.model_copy(update={"monitor": monitor})
-    return config.model_copy(update={"train": train})
+    config = config.model_copy(update={"train": train})
+    return config if not has_tuples else for_tuples(config, registries)
+
+
+def for_tuples(config: RunConfig, registries: Mapping[str, Registry]) -> RunConfig:
+    """Return the config with the default head of a run on pairs or triplets, if it names none.
+
+    Without labels, no head can be computed in closed form.
+
+    Args:
+        config: A resolved config.
+        registries: The registry of each component section.
+    """
+    if config.head.name != AUTO:
+        return config
+    head = named_head(WITHOUT, config.head.normalize, registries["head"])
+    return config.model_copy(update={"head": head})
 
 
 def require_loss(setup: Setup, splits: Splits) -> None:

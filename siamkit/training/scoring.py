@@ -24,12 +24,13 @@ from siamkit.model.trace import evaluating
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.training.free_memory import release_unused
-from siamkit.training.loading import PROBE, VAL, LoadedSet
+from siamkit.training.loading import PROBE, SOLVE, VAL, LoadedSet
 from siamkit.training.state import Metrics, RunState
 from siamkit.training.validation import MOST, Embeddings, evaluator_of
 from siamkit.words import plural
 
-_WORDS = {VAL: "validation", PROBE: "training"}
+NAMES = {VAL: "validation", PROBE: "training", SOLVE: "training"}
+"""The names of image sets in messages."""
 
 _MANY = 512
 """The number of images from which a kernel pays off for one evaluation of a whole network."""
@@ -68,19 +69,16 @@ class Scorer:
         self.remarks[name] = collapse(embeddings)
         return self.score(name, embeddings)
 
-    def read(
-        self, name: str, execution: Execution, source: str | None = None, *, live: bool = False
-    ) -> Embeddings:
+    def read(self, name: str, execution: Execution, *, live: bool = False) -> Embeddings:
         """Return what the head reads of an image set ``[N, D]``, computed by ``execution``.
 
         Args:
             name: The image set.
             execution: The execution of the phase.
-            source: The name under which the execution knows the images; None for ``name``.
             live: Whether to run the network even if the execution has features.
         """
         if execution.gives_features and not live:
-            return self._embed(name, execution.sources[source or name], _as_it_is)
+            return self._embed(name, execution.sources[name], _as_it_is)
         return self.embedded(name, self.setup.net.extractor, execution.decision.kernel)
 
     def untrained(self, name: str, read: Embeddings) -> tuple[Metrics, Metrics]:
@@ -191,7 +189,7 @@ class Scorer:
         """
         self.sets[name].source.close()
         release_unused(self.setup.device)
-        where = f"where the {_WORDS.get(name, name)} images are embedded"
+        where = f"where the {NAMES.get(name, name)} images are embedded"
         if size == 1:
             raise ResourceError(
                 f"out of memory {where}, with one image per forward pass",

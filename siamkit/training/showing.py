@@ -17,7 +17,7 @@ from siamkit.portable.judging import size_of
 from siamkit.registry import Registry
 from siamkit.training.build import build, prepare_images
 from siamkit.training.loading import load_sets
-from siamkit.training.requirements import with_monitor
+from siamkit.training.requirements import for_data
 
 
 def show(
@@ -39,7 +39,7 @@ def show(
     """
     splits = load_data(config.data, config.train.seed)
     setup = build(
-        with_monitor(config, splits), registries, len(splits.train.classes), weights="none"
+        for_data(config, splits, registries), registries, len(splits.train.classes), weights="none"
     )
     notices = (*splits.notices, *prepare_images(setup, splits))
     preprocessing, config = setup.net.preprocessing, setup.config

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from siamkit.data.splits import Splits
+from siamkit.engine.execution import Engine
 from siamkit.engine.phase import Execution
-from siamkit.engine.sources import TRAIN
-from siamkit.errors import ConfigError, calling
+from siamkit.errors import ConfigError, ResourceError, calling
 from siamkit.interfaces import HEAD
 from siamkit.model.siamese import plugins_of
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.training.loading import SOLVE
-from siamkit.training.scoring import Scorer
+from siamkit.training.scoring import NAMES, Scorer
 
 
 def require_solvable(setup: Setup, splits: Splits) -> None:
@@ -28,6 +28,12 @@ def require_solvable(setup: Setup, splits: Splits) -> None:
     name, head = setup.config.head.name, setup.net.head
     if not any(True for _ in head.parameters()):
         return
+    if splits.train.tuples is not None:
+        raise ConfigError(
+            "a head can only be computed without training from images with labels, and the data is "
+            "pairs or triplets",
+            where="train.epochs", got=0, hint="train for an epoch or more",
+        )  # fmt: skip
     if head.closed_form is None:
         raise ConfigError(
             f"head {name!r} cannot be computed without training",
@@ -35,25 +41,46 @@ def require_solvable(setup: Setup, splits: Splits) -> None:
             hint=f"use {setting('head.name', 'multistage')}, or {setting('head.name', 'identity')} "
             "for the backbone's own features, or train for an epoch or more",
         )  # fmt: skip
-    if splits.train.tuples is not None:
-        raise ConfigError(
-            "a head can only be computed without training from images with labels, and the data is "
-            "pairs or triplets",
-            where="train.epochs", got=0, hint="train for an epoch or more",
-        )  # fmt: skip
 
 
-def read_training(setup: Setup, scorer: Scorer, execution: Execution | None) -> Tensor:
+def read_training(scorer: Scorer, engine: Engine, execution: Execution | None) -> Tensor:
     """Return what the head reads of each training image ``[N, D]``, in views without augmentation.
 
     Args:
-        setup: The parts of the run.
         scorer: Embeds the images.
-        execution: The execution whose cache holds these views; None to run the network on them.
+        engine: The engine of the run.
+        execution: The execution of the first phase; None before it, or after another one.
     """
-    if execution is not None:
-        return torch.from_numpy(scorer.read(SOLVE, execution, TRAIN))
-    return torch.from_numpy(scorer.embedded(SOLVE, setup.net.extractor, None))
+    if execution is None or not execution.gives_features:
+        return torch.from_numpy(scorer.embedded(SOLVE, scorer.setup.net.extractor, None))
+    ready = stocked(scorer, engine, execution, SOLVE)
+    return torch.from_numpy(scorer.read(SOLVE, execution, live=not ready))
+
+
+def stocked(scorer: Scorer, engine: Engine, execution: Execution, name: str) -> bool:
+    """Compute and store the rows of an image set that is not evaluated in every epoch.
+
+    Args:
+        scorer: Embeds the images.
+        engine: The engine of the run.
+        execution: The execution of the current phase.
+        name: The image set.
+
+    Returns:
+        Whether the set can be read from the cache: the rows are exact, the network is the one that
+        they are of, and the disk has room.
+    """
+    # Rows of another network would stay in the cache, for other runs to read.
+    if not execution.decision.keeps_exact_rows or not scorer.is_intact(execution):
+        return False
+    try:
+        engine.stock(execution, name)
+    except ResourceError as error:
+        words = NAMES.get(name, name)
+        text = f"the {words} images are embedded without the cache: {error.what}"
+        scorer.emit("notice", {"text": text})
+        return False
+    return True
 
 
 def solve(setup: Setup, read: Tensor, labels: Tensor) -> None:

@@ -1,0 +1,45 @@
+"""The default head: a closed form over several stages, or where that fails, a residual."""
+
+from __future__ import annotations
+
+from siamkit.config import HeadConfig, RunConfig, named_head
+from siamkit.errors import ConfigError
+from siamkit.interfaces import Backbone, StageOptions
+from siamkit.model.reading import StageReader, outputs_of
+from siamkit.registry import Registry
+
+CLOSED_FORM = "multistage"
+"""The default head. On unseen classes of three sets, it is better without any training than the
+features with :data:`WITHOUT` after some epochs (docs/defaults.md)."""
+
+WITHOUT = "residual"
+"""The default head where no closed form is possible. It starts at the features."""
+
+
+def default_head(config: RunConfig, registry: Registry, backbone: Backbone) -> HeadConfig:
+    """Return the head for a backbone and images with labels, if the config names none.
+
+    A backbone with fewer stages than the head would read is read from its first one.
+
+    Args:
+        config: The config.
+        registry: The registry of heads.
+        backbone: The backbone.
+
+    Raises:
+        ConfigError: The run has no epochs, so it needs a head in closed form, and the stages of the
+            backbone cannot be read.
+    """
+    normalize = config.head.normalize
+    if config.engine.prefix == "int8" and config.train.epochs:  # it has one output
+        return named_head(WITHOUT, normalize, registry)
+    options = registry.get(CLOSED_FORM).options()
+    assert isinstance(options, StageOptions)
+    stages = min(options.stages, len(backbone.stages()))
+    try:
+        StageReader(backbone, outputs_of(backbone, stages))
+    except ConfigError:
+        if not config.train.epochs:
+            raise
+        return named_head(WITHOUT, normalize, registry)
+    return named_head(CLOSED_FORM, normalize, registry, stages=stages)
