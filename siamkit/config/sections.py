@@ -77,13 +77,14 @@ class BackboneConfig(Component):
 
 
 class HeadConfig(Component):
-    """The trainable projector from features to the embedding.
+    """The trainable projector from features to the embedding."""
 
-    ``auto`` is ``multistage``, or ``residual`` where a head in closed form is not possible: for
-    pairs and triplets, with an int8 prefix, and for backbones whose stages cannot be read.
-    """
-
-    name: str = AUTO
+    name: str = Field(
+        AUTO,
+        description="The name of the entry. auto: multistage. Where that cannot be computed, "
+        "residual: for pairs and triplets, with an int8 prefix, and for backbones whose stages "
+        "cannot be read.",
+    )
     normalize: bool = Field(True, description="L2-normalise the embedding.")
 
 

@@ -82,8 +82,8 @@ def test_what_is_left_out_or_chosen_by_the_run_is_no_change(run_values: RunValue
     values = run_values(data=open_keys, train={"epochs": 2, "monitor": None})
     with pytest.raises(Killed):
         begin(values, listeners=[kill_at("checkpoint", 1)])
-    del values["head"], values["train"]["batch_size"]
-    values["loss"] = "triplet"
+    del values["train"]["batch_size"]
+    values["head"], values["loss"] = "auto", "triplet"
     assert begin(values)["epochs"] == 2
 
 

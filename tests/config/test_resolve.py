@@ -16,6 +16,7 @@ from siamkit.config import (
     is_resolved,
     json_schema,
     merge,
+    named_head,
     parse_sets,
     read_file,
     resolve,
@@ -592,3 +593,39 @@ def test_a_target_of_calibration_is_checked():
     for target, far in (("far", None), ("eer", 0.01), ("far", 2.0)):
         with pytest.raises(ConfigError):
             calibration_config(target, far)
+
+
+# --- a head that the run chooses -----------------------------------------------------------------
+
+
+def heads(**entries: type[Options]) -> Registry:
+    registry = Registry("head", "list heads")
+    for name, options in entries.items():
+        registry.add(Entry(name, print, options, distribution="acme"))
+    return registry
+
+
+def test_a_head_that_is_not_named_stays_open(registries):
+    config = resolve(registries, BASE, {"head": {"name": "auto", "normalize": False}})
+    assert config.head.model_dump() == {"name": "auto", "normalize": False}
+
+
+def test_an_option_of_a_head_that_is_not_named_is_refused_with_the_heads_that_have_it(registries):
+    known = {**registries, "head": heads(one=Margin, two=Margin, three=Temperature)}
+    with pytest.raises(ConfigError, match=r"head.margin: is an option of some.*: one, two"):
+        resolve(known, BASE, {"head": {"name": "auto", "margin": 0.1}})
+    with pytest.raises(ConfigError, match=r"head.marg: is an option of no head.*list_heads"):
+        resolve(known, BASE, {"head": {"name": "auto", "marg": 0.1}})
+
+
+def test_a_plugins_head_cannot_have_the_name_of_the_choice(registries):
+    known = {**registries, "head": heads(auto=Margin)}
+    with pytest.raises(PluginError, match=r"head 'auto' has a name.*acme must rename it"):
+        resolve(known, BASE, {"head": "auto"})
+
+
+def test_a_named_head_has_all_its_options():
+    head = named_head("two", False, heads(two=Margin, three=Temperature))
+    assert head.model_dump() == {"name": "two", "normalize": False, "margin": 0.2}
+    head = named_head("two", True, heads(two=Margin), margin=0.5)
+    assert head.model_dump() == {"name": "two", "normalize": True, "margin": 0.5}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet, Sample, Tuples
-from siamkit.data.opening import load_data, open_source, unseen_images
+from siamkit.data.opening import load_data, names_tuples, open_source, unseen_images
 from siamkit.data.splits import HoldOut, Splits, split_groups
 from siamkit.data.tuple_splits import split_tuples
 from siamkit.errors import DataError
@@ -627,3 +627,28 @@ def test_a_source_is_named_for_what_it_is(people: Path) -> None:
         table(people / "t.csv", "anchor,positive,negative", rows): "triplets",
     }
     assert {path: open_source(str(path)).kind for path in kinds} == kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "known"),
+    [
+        ("pairs.csv", "a,b,same", True),
+        ("triplets.csv", "anchor,positive,negative", True),
+        ("images.csv", "path,label", False),
+        ("other.csv", "file,kind", False),
+    ],
+)
+def test_a_table_of_pairs_or_triplets_is_known_by_its_header(tmp_path, name, header, known):
+    # The images are not there.
+    path = table(tmp_path / name, header, [("a.png", "b.png", "c.png")[: header.count(",") + 1]])
+    assert names_tuples(DataConfig(path=str(path))) is known
+
+
+def test_other_data_is_no_table_of_pairs(tmp_path):
+    (tmp_path / "pairs.txt").write_text("1\n")
+    (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "image.png").write_bytes(b"")
+    assert names_tuples(DataConfig(path=str(tmp_path / "pairs.txt")))
+    for path in ("sample", tmp_path, tmp_path / "missing.csv", tmp_path / "broken.csv",
+                 tmp_path / "image.png"):  # fmt: skip
+        assert not names_tuples(DataConfig(path=str(path)))

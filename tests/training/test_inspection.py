@@ -212,3 +212,14 @@ def test_phases_are_inspected_with_one_thread_and_told(run_values, monkeypatch):
         torch.set_num_threads(before)
     assert seen == [1, 1]
     assert told == [("inspecting", 0, 2), ("inspecting", 1, 2)]
+
+
+def test_the_head_is_that_of_a_run_on_the_data(run_values: RunValues, tmp_path: Path) -> None:
+    values = run_values()
+    del values["head"]
+    assert api.inspect(values)["head"]["name"] == "multistage"
+    # Only the header of the table counts, because its images may not be at hand yet.
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("a,b,same\nmissing.png,other.png,1\n")
+    found = api.inspect({**values, "data": {**values["data"], "path": str(pairs)}})
+    assert found["head"]["name"] == "residual"

@@ -19,7 +19,8 @@ from siamkit.errors import ConfigError
 from siamkit.model.closed_form import wccn
 from siamkit.runs import checkpoint
 from siamkit.runs.open import OpenRun
-from siamkit.training import loop
+from siamkit.training import begin, loop
+from siamkit.training.loading import SOLVE
 from siamkit.training.state import BEFORE, RunState, best_of, lost, refit_text
 
 Values = Callable[..., dict[str, Any]]
@@ -95,12 +96,9 @@ def test_the_head_is_the_closed_form_of_the_training_images_without_augmentation
 def test_the_head_need_not_be_named(run_values: Values) -> None:
     values = run_values(train=NOTHING)
     del values["head"]
-    assert api.load_config(values).head.name == "multistage"
-    values["head"] = "identity"
-    assert api.load_config(values).head.name == "identity"
-    values["train"] = {"epochs": 1}
-    del values["head"]
-    assert api.load_config(values).head.name == "residual"
+    api.fit(values)
+    kept = OpenRun(Path(values["run_dir"]), siamkit.api.entries.registries).config.head
+    assert (kept.name, kept.options["stages"]) == ("multistage", 4)
 
 
 def test_heads_that_only_training_determines_are_refused(run_values: Values) -> None:
@@ -156,6 +154,43 @@ def test_training_starts_from_the_closed_form(run_values: Values) -> None:
     api.fit(run_values("trained", train={"epochs": 1}), listeners=[watch])
     start = solved["metrics"]["best"]["recall@1"]
     assert f"the head in closed form, before any training: recall@1 {start:.3f}" in watch.notices
+
+
+def test_the_closed_form_is_read_from_the_rows_that_the_first_phase_caches(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live: list[str] = []
+    plain = loop.Scorer.embedded
+
+    def embedded(self: Any, name: str, *rest: Any) -> Any:
+        live.append(name)
+        return plain(self, name, *rest)
+
+    monkeypatch.setattr(loop.Scorer, "embedded", embedded)
+    weights = []
+    for cache in ("always", "off"):
+        live.clear()
+        values = run_values(
+            cache, train={"epochs": 1}, freeze="freeze-all", engine={"cache": cache}
+        )
+        api.fit(values)
+        assert (SOLVE in live) is (cache == "off")
+        root = Path(values["run_dir"]) / "checkpoints"
+        weights.append(checkpoint.load_network(root / begin.FIRST).model["head.0.weight"])
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-3)
+
+
+def test_a_head_that_the_first_phase_freezes_is_computed_before_it(run_values: Values) -> None:
+    def only_the_last_stage(stages: Any, progress: Any) -> siamkit.FreezePlan:
+        return siamkit.FreezePlan.of(stages, [stages[-2].name], head=False)
+
+    watch = Recorder()
+    values = run_values(train={"epochs": 1})
+    solved = api.fit(run_values("solved", train=NOTHING))
+    result = api.fit(values, freeze=only_the_last_stage, listeners=[watch])
+    start = solved["metrics"]["best"]["recall@1"]
+    assert f"the head in closed form, before any training: recall@1 {start:.3f}" in watch.notices
+    assert result["epochs"] == 1
 
 
 def test_cached_and_live_training_agree(run_values: Values) -> None:

@@ -1,0 +1,99 @@
+"""The default head: a closed form where the stages can be read, and a residual elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import siamkit
+from siamkit.api.entries import load_config, registries
+from siamkit.errors import ConfigError
+from siamkit.interfaces import Backbone
+from siamkit.model.default_head import default_head
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.conv(x), x
+
+
+class Unreadable(nn.Module):
+    """A backbone whose first stage gives two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair, self.last = Pair(), nn.Conv2d(4, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.pair(x)[0]).mean((2, 3))
+
+
+class Short(nn.Module):
+    """A backbone with two stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x)).mean((2, 3))
+
+
+def backbone(module: Any) -> Backbone:
+    return siamkit.create_model(module, head="identity", pretrained=False, image_size=32).backbone
+
+
+def chosen(module: Any, **sections: Any) -> dict[str, Any]:
+    config = load_config(sections)
+    return default_head(config, registries()["head"], backbone(module)).model_dump()
+
+
+RESNET = "timm:test_resnet"
+
+
+def test_the_head_is_a_closed_form_over_the_last_stages_with_all_its_options():
+    head = chosen(RESNET)
+    assert head == {
+        "name": "multistage", "normalize": True, "stages": 4, "dim": 256, "method": "wccn",
+    }  # fmt: skip
+
+
+def test_whether_embeddings_are_normalised_stays():
+    assert chosen(RESNET, head={"normalize": False})["normalize"] is False
+    int8 = chosen(RESNET, head={"normalize": False}, engine={"prefix": "int8"})
+    assert int8["normalize"] is False
+
+
+def test_a_short_backbone_is_read_from_its_first_stage():
+    model = backbone(Short())
+    head = chosen(Short())
+    assert (head["name"], head["stages"]) == ("multistage", len(model.stages()))
+    assert head["stages"] < 4
+
+
+def test_a_backbone_whose_stages_cannot_be_read_gets_a_residual():
+    assert chosen(Unreadable()) == {"name": "residual", "normalize": True, "hidden": 512}
+
+
+def test_a_run_without_epochs_says_why_the_stages_cannot_be_read():
+    with pytest.raises(ConfigError, match=r"'model.pair' cannot be pooled"):
+        chosen(Unreadable(), train={"epochs": 0})
+
+
+def test_an_int8_prefix_has_one_output_so_the_head_is_a_residual():
+    assert chosen(RESNET, engine={"prefix": "int8"})["name"] == "residual"
+    # Without epochs, nothing but a closed form is possible; the run then says what is not.
+    assert chosen(RESNET, engine={"prefix": "int8"}, train={"epochs": 0})["name"] == "multistage"
+
+
+def test_a_network_is_built_with_the_default_head():
+    net = siamkit.create_model(RESNET, head="auto", pretrained=False, image_size=32)
+    assert net.reader is not None and net.embedding_dim == 256
+    assert net.origin is not None and net.origin.head.name == "multistage"
