@@ -70,7 +70,7 @@ class RunFlags:
         str | None,
         typer.Option(
             help="The projector from features to the embedding: see 'siamkit list heads'. "
-            "Default: auto, which is multistage where it can be computed, else residual.",
+            "Default: auto. That is multistage, or residual where it cannot be computed.",
             autocompletion=completion.entries("head"),
             rich_help_panel=_MODEL,
         ),

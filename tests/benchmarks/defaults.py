@@ -49,10 +49,15 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
         options.mults, options.epochs, options.batches, options.per_class, options.extra,
     ):  # fmt: skip
         yield {
-            "set": Path(data).name.split(".")[0], "data": data, "policy": policy, "head": head,
+            "set": name_of(data, options.most), "data": data, "policy": policy, "head": head,
             "loss": loss, "lr": lr, "mult": mult, "epochs": epochs, "batch": batch, "k": k,
             "size": options.size, "seed": seed, "extra": extra,
         }  # fmt: skip
+
+
+def name_of(data: str, most: int | None) -> str:
+    """Return the name of a set in the table, with the most images of a class if that is bounded."""
+    return Path(data).name.split(".")[0] + (f", {most}" if most else "")
 
 
 def identity(job: Job) -> tuple[Any, ...]:
@@ -83,11 +88,11 @@ def images_of(data: str, cache: Path) -> Path:
     return target
 
 
-def three_parts(source: Path, seed: int, cache: Path) -> Path:
+def three_parts(source: Path, seed: int, most: int | None, cache: Path) -> Path:
     """Return a folder with ``train``, ``val`` and ``test``: links to disjoint classes."""
     import numpy as np
 
-    root = cache / f"{source.name}-{seed}"
+    root = cache / f"{source.name}-{seed}-{most}"
     if root.exists():
         return root
     classes = sorted(p for p in source.iterdir() if p.is_dir())
@@ -98,7 +103,9 @@ def three_parts(source: Path, seed: int, cache: Path) -> Path:
             part = "train" if place < half else "val" if place < half + quarter else "test"
             target = Path(temporary) / "x" / part / classes[index].name
             target.mkdir(parents=True)
-            for image in classes[index].iterdir():
+            images = sorted(classes[index].iterdir())
+            chosen = np.random.default_rng(0).permutation(len(images))[:most]
+            for image in (images[number] for number in chosen):
                 os.link(image, target / image.name)
         (Path(temporary) / "x").rename(root)
     return root
@@ -110,7 +117,7 @@ def run_one(job: Job, cache: Path, threads: int) -> Job:
     import siamkit
 
     torch.set_num_threads(threads)
-    root = three_parts(images_of(job["data"], cache), job["seed"], cache)
+    root = three_parts(images_of(job["data"], cache), job["seed"], job["most"], cache)
     freeze: dict[str, Any] = {"name": job["policy"]}
     if job["mult"] is not None:
         freeze["lr_mult"] = job["mult"]
@@ -163,7 +170,11 @@ def sweep(options: argparse.Namespace) -> None:
     mine, of = (int(n) for n in options.share.split("/"))
     options.cache.mkdir(parents=True, exist_ok=True)
     for job in todo[mine::of]:
-        result = run_one({**job, "backbone": options.backbone}, options.cache, options.threads)
+        result = run_one(
+            {**job, "backbone": options.backbone, "most": options.most},
+            options.cache,
+            options.threads,
+        )
         with options.out.open("a") as file:
             file.write(json.dumps(result) + "\n")
         print(
@@ -231,6 +242,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[64])
     parser.add_argument("--per-class", nargs="+", type=int, default=[4])
     parser.add_argument("--extra", nargs="+", default=["{}"], help="more config sections, as JSON")
+    parser.add_argument("--most", type=int, help="draw at most so many images of each class")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=1)

@@ -98,7 +98,7 @@ def test_augment_auto_chooses_the_augmentation_alone(
     names = {arm["name"] for arm in trials["arms"] if arm["trains"]}
     assert names == {"marks", "objects", "documents", "none"}
     config = read_file(tmp_path / "run" / "config.yaml")
-    assert config["head"]["name"] == "residual"
+    assert config["head"]["name"] == "multistage"
     augment = config["data"]["augment"]
     assert augment["preset"] in names, "the flag is above the file"
     assert (augment["rotate"], augment["blur"]) == (7.0, 0.0)

@@ -62,10 +62,14 @@ def test_a_signal_while_another_process_trains_tells_how_to_go_on(
         place.keep((arm, 1), ArmResult(TOTALS, TOTALS, 6.0, 0.0))
         if arm:
             place.keep((arm, 0), ArmResult(TOTALS, TOTALS, 6.0, 0.0))
-    before = signal.getsignal(number)
+    # A shell starts background jobs with signals that are ignored.
+    before = signal.signal(number, signal.default_int_handler)
     monkeypatch.setattr("time.sleep", lambda seconds: os.kill(os.getpid(), number))
-    with place.claimed((0, 0)) as other, pytest.raises(Interrupted) as caught:
-        assert other
-        work(job, {}, ComparisonDir(tmp_path))
-    assert (caught.value.exit_code, caught.value.hint) == (code, "repeat the command")
-    assert signal.getsignal(number) is before
+    try:
+        with place.claimed((0, 0)) as other, pytest.raises(Interrupted) as caught:
+            assert other
+            work(job, {}, ComparisonDir(tmp_path))
+        assert (caught.value.exit_code, caught.value.hint) == (code, "repeat the command")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
