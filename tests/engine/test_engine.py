@@ -100,7 +100,7 @@ def test_values_too_large_for_half_precision_are_stored_in_single(engine, monkey
 @pytest.mark.parametrize(
     ("cache", "before", "free", "may"),
     [
-        ("auto", None, 5, True),
+        ("auto", None, 1, True),
         ("auto", None, 0, False),
         ("always", None, 0, True),
         ("off", None, 5, False),

@@ -119,6 +119,9 @@ def test_plain_timm_loads_the_backbone(name, options, tmp_path):
     assert config["input_size"] == (channels, *wanted.size)
     assert (tuple(config["mean"]), tuple(config["std"])) == (wanted.mean, wanted.std)
     assert (config["interpolation"], config["crop_pct"]) == (wanted.interpolation, wanted.crop_pct)
+    part = read_folder(folder).saved.backbone
+    rate = {name: options[name] for name in ("drop_path_rate",) if name in options}
+    assert (part.kind, part.name, part.options) == ("timm", name, rate)
     back = siamkit.from_pretrained(folder)
     assert torch.equal(back.embed(images(channels)), net.embed(images(channels)))
     assert back.backbone.model.__class__ is net.backbone.model.__class__

@@ -26,6 +26,7 @@ class Outer:
     by_name: Mapping[str, float | None]
     either: int | tuple[float, float] | None
     anything: Any = None
+    optional: str | None = None
 
 
 GOOD = {
@@ -69,6 +70,7 @@ def test_values_become_a_record():
         ({"by_name": {"a": "b"}}, "by_name.a: must be a number, and is 'b'"),
         ({"by_name": []}, "by_name: is not an object"),
         ({"either": "x"}, "either: must be a whole number, and is 'x'"),
+        ({"optional": 3}, "optional: must be text, and is 3"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_place(change, message):
