@@ -118,7 +118,15 @@ def test_a_line_is_cut_where_the_width_ends() -> None:
     assert [len(part) for part in cut] == [10, 10, 5] and "".join(cut) == line
     assert list(_cut("nnn", font, 1)) == ["n", "n", "n"], "at least a letter"
     assert list(_cut("nn", font, 1)) == ["n", "n"]
-    assert list(_cut("", font, 1)) == [""]
+    assert list(_cut("nnnnn", font, int(font.getlength("nn")) + 1)) == ["nn", "nn", "n"]
+
+
+def test_a_text_fills_the_width_of_the_sheet(texts: list[Any]) -> None:
+    words = "word " * 150
+    draw_png(Sheet("", "", words, [], []))
+    widths = [_font(14).getlength(line) for _, line, *_ in texts]
+    assert len(widths) > 3 and all(600 < width <= 720 for width in widths[:-1])
+    assert " ".join(line for _, line, *_ in texts).split() == words.split()
 
 
 def test_a_caption_stays_within_its_column(texts: list[Any]) -> None:
@@ -127,3 +135,8 @@ def test_a_caption_stays_within_its_column(texts: list[Any]) -> None:
     assert len(lines) > 3 and all(_font(12).getlength(line) <= 26 for _, line in lines)
     assert [place for place, _ in lines] == [(27, 220 + 16 * n) for n in range(len(lines))]
     assert lines[-1][1] == "end"
+
+
+def test_a_caption_below_a_picture_of_one_pixel_has_a_letter_per_line(texts: list[Any]) -> None:
+    draw_png(sheet(Row("", "", [picture(size=(1, 1), caption="WM")])))
+    assert [line for _, line, *_ in texts][6:] == ["W", "M"]

@@ -129,18 +129,17 @@ def _wrapped(text: str, style: _Style, width: int) -> Iterator[str]:
     """Yield the lines of a text, none longer than ``width`` pixels."""
     font = _font(style.size)
     for paragraph in text.splitlines():
-        letters = max(int(width / max(font.getlength("n"), 1)), 1)
+        letters = max(int(width / font.getlength("n")), 1)
         for line in textwrap.wrap(paragraph, letters):
             yield from _cut(line, font, width)
 
 
 def _cut(line: str, font: _Font, width: int) -> Iterator[str]:
-    while font.getlength(line) > width and len(line) > 1:
-        ends = range(len(line) - 1, 1, -1)
+    while line:
+        ends = range(len(line), 1, -1)
         at = next((end for end in ends if font.getlength(line[:end]) <= width), 1)
         yield line[:at]
         line = line[at:]
-    yield line
 
 
 @functools.cache
