@@ -19,7 +19,7 @@ from recording import Recording
 # These tests look at all code, whatever the room.
 EVERYWHERE = "tests/test_conventions.py"
 # These read the signatures of a room's functions, which they do not call.
-_SIGNATURES = {"cli": "tests/cli/test_defaults.py"}
+_SIGNATURES = {room: f"tests/{room}/test_defaults.py" for room in ("api", "cli")}
 _LONG = 2.0  # seconds; longer tests run after all shorter ones
 
 
@@ -36,7 +36,8 @@ def mirrored(file: str, root: Path) -> set[str]:
     inner = inner[1:] if room_of(file) else inner
     paths = [folder / f"test_{'_'.join(inner)}.py", folder / f"test_{inner[-1]}.py"]
     paths.append(folder.joinpath(*inner[:-1], f"test_{inner[-1]}.py"))
-    paths += [root / path for room, path in _SIGNATURES.items() if room == room_of(file)]
+    if (signatures := _SIGNATURES.get(room_of(file))) is not None:
+        paths.append(root / signatures)
     return {str(path.relative_to(root)) for path in paths if path.is_file()}
 
 
