@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.execution import Engine, _different
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import EngineSettings
+from siamkit.engine.sources import CachedSource
 from siamkit.engine.trial import TOLERANCE
+from siamkit.errors import ConfigError
 
 CACHED = PhaseDecision("cached", "it saves time", dtype="float16", views=2)
 
@@ -186,3 +189,172 @@ def test_exact_rows_are_compared_instead_of_another_run_of_the_prefix(
     else:
         assert activations is None and tolerance == TOLERANCE
     assert made.difference(running(None), 3, [4, 7]) is None
+
+
+# --- the rows of a cached phase ---
+
+
+class Rows:
+    """A phase's cache that lacks some rows."""
+
+    tolerance = 0.01
+
+    def __init__(self, missing: int = 0, apart: float = 0.0, evicted: int = 0) -> None:
+        self.missing, self.apart, self.evicted = missing, apart, evicted
+        self.loads: list[tuple[dict[str, int], Any, int]] = []
+        self.compared: list[int] = []
+
+    def absent(self, views: dict[str, int]) -> int:
+        return self.missing
+
+    def load(self, views: dict[str, int], kernel: Any, budget: int) -> dict[str, Any]:
+        self.loads.append((views, kernel, budget))
+        if len(self.loads) <= self.evicted:
+            raise LookupError
+        return {name: SimpleNamespace(nbytes=0, of=name) for name in views}
+
+    def discrepancy(self, view: int, rows: Any) -> float:
+        assert rows.of == "train"
+        self.compared.append(view)
+        return self.apart
+
+
+def stocked(engine: Any, cache: Rows, names: tuple[str, ...], choice: Any = None) -> Any:
+    """Stock the rows of view 3, and return the reason against them and what was chosen."""
+    made = engine()
+    made._choose = lambda *about: SimpleNamespace(kernel=("chosen", about[2]))
+    parts = SimpleNamespace(cache=cache, choice=choice, cut=None, times=None)
+    sources = {name: CachedSource([0]) for name in ("train", "val", "test")}
+    now = Execution(CACHED, range(2, 6), {**sources, "live": object()}, abs, parts)
+    reason = made._stock(now, parts, 3, names)
+    return reason, {name: source._view for name, source in sources.items()}, (made, now, parts)
+
+
+def test_sources_show_the_view_of_the_epoch_and_sets_that_do_not_train_view_0(engine) -> None:
+    reason, shown, (made, now, parts) = stocked(engine, cache := Rows(), ("train", "val", "live"))
+    assert reason is None and shown == {"train": 3, "val": 0, "test": -1}
+    assert cache.loads == [({"train": 3, "val": 0}, None, 1000)]
+    assert made._stock(now, parts, 3, ("train", "val")) is None and len(cache.loads) == 1, "shown"
+    assert made._stock(now, parts, 4, ("train", "val")) is None
+    assert cache.loads[1:] == [({"train": 4}, None, 1000)]
+
+
+@pytest.mark.parametrize("missing", [0, 1, 8])
+def test_rows_that_are_missing_are_computed_by_a_kernel_that_is_chosen_once(
+    engine, missing: int
+) -> None:
+    _, _, (made, now, parts) = stocked(engine, cache := Rows(missing), ("train",))
+    kernel = ("chosen", missing) if missing else None
+    assert cache.loads[0][1] == kernel and (parts.choice is None) == (not missing)
+    cache.missing = 5
+    made._stock(now, parts, 4, ("train",))
+    assert cache.loads[1][1] == (kernel or ("chosen", 5)), "the first choice stays"
+
+
+def test_rows_that_another_process_evicts_are_loaded_again(engine) -> None:
+    reason, shown, _ = stocked(engine, cache := Rows(evicted=2), ("train",))
+    assert reason is None and shown["train"] == 3 and len(cache.loads) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "missing", "compared"),
+    [
+        (("train",), 0, []),
+        (("train",), 1, [3]),
+        (("train", "val"), 0, [3]),
+        (("val", "test"), 1, []),
+    ],
+)
+def test_rows_are_compared_when_a_phase_begins_and_when_some_are_new(
+    engine, names: tuple[str, ...], missing: int, compared: list[int]
+) -> None:
+    stocked(engine, cache := Rows(missing), names)
+    assert cache.compared == compared
+
+
+@pytest.mark.parametrize(
+    ("apart", "used"), [(0.0, True), (0.01, True), (0.02, False), (math.nan, False)]
+)
+def test_rows_that_differ_from_the_network_are_not_shown(engine, apart: float, used: bool) -> None:
+    reason, shown, _ = stocked(engine, Rows(1, apart), ("train", "val"))
+    assert (reason is None) == used and shown["train"] == (3 if used else -1)
+    if apart == 0.02:
+        assert "differ from the network's by 2.0e-02 of the largest value, more than" in reason
+        assert "the allowed 1e-02: this phase runs without the cache" in reason
+
+
+@pytest.mark.parametrize(("mode", "count"), [("cached", 1), ("live", 0), (None, 0)])
+def test_a_late_set_is_stocked_in_a_cached_phase_only(engine, mode: str, count: int) -> None:
+    made, asked = engine(), []
+    made._stock = lambda now, parts, view, names: asked.append((view, names))
+    made.stock(running(mode and phase(mode)), "test")
+    assert asked == [(0, ("test",))] * count
+
+
+# --- what is decided without a measurement ---
+
+
+def test_a_whole_phase_stays_whole_and_no_cut_is_tried_where_none_is_wanted(engine) -> None:
+    before = PhaseDecision("whole", "then")
+    assert engine().decide(range(3), before) is before
+    made = engine(cut="off", views=4)
+    for earlier in (None, PhaseDecision("live", "then")):
+        found = made.decide(range(3), earlier)
+        assert found == PhaseDecision("whole", "engine.cut is off", views=4)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "due"), [(2, True), (3, False), (5, False), (6, True), (18, True), (19, False)]
+)
+def test_a_phase_is_compared_after_0_4_and_16_of_its_epochs(engine, epoch: int, due: bool) -> None:
+    made, asked = engine(), []
+    made.difference = lambda now, epoch, batch: asked.append((epoch, batch))
+    parts = SimpleNamespace(times=SimpleNamespace(prefix=0.05))
+    now = running(parts)
+    assert made.checked(now, epoch, list(range(9))) is now
+    assert asked == ([(epoch, [0, 1, 2, 3])] if due else []), "as many as 0.2 s allow"
+    assert made.checked(running(None), epoch, [0]).parts is None
+
+
+def test_a_cut_that_differs_is_told_and_the_whole_network_runs(engine) -> None:
+    made = engine()
+    made.net, made.late, made._open = torch.abs, {}, None
+    for part in made.inputs.values():
+        part.source = object()
+    made.difference = lambda *_: "by 3"
+    parts = SimpleNamespace(times=SimpleNamespace(prefix=1e-3))
+    found = made.checked(running(parts), 2, [0, 1])
+    assert found.parts is None and found.epochs == range(2, 6) and found.forward is torch.abs
+    assert found.decision.mode == "whole" and found.sources.keys() == {"train", "val"}
+    assert found.decision.reason.endswith("whole one on a training batch: by 3")
+    (text,) = made.told
+    assert text.startswith(found.decision.reason) and "this phase runs the whole network" in text
+
+
+def test_a_kernel_that_is_gone_is_replaced_and_one_that_was_asked_for_is_not(
+    engine, monkeypatch
+) -> None:
+    asked = []
+
+    def choose(prefix: Any, images: Any, count: int, *, wanted: str = "auto", **_: Any) -> str:
+        asked.append((count, wanted))
+        if wanted == "onnxruntime":
+            raise ConfigError("it is not installed")
+        return wanted
+
+    monkeypatch.setattr(execution, "choose", choose)
+    cut, times = SimpleNamespace(prefix=None), SimpleNamespace(activations=None, prefix=0.1)
+
+    def chosen(before: str | None, **settings: Any) -> tuple[Any, list[str]]:
+        made = engine(cache="off", **settings)
+        made.net, made._first = torch.nn.Identity(), SimpleNamespace(images=None)
+        earlier = before and PhaseDecision("live", "", kernel=before)
+        return made._choose(cut, times, 7, earlier), made.told
+
+    assert chosen(None) == ("auto", []) and chosen("inductor") == ("inductor", [])
+    assert chosen(None, kernel="eager") == ("eager", [])
+    found, (text,) = chosen("onnxruntime")
+    assert found == "auto" and text.endswith("is replaced by another: it is not installed")
+    assert asked[-2:] == [(7, "onnxruntime"), (7, "auto")]
+    with pytest.raises(ConfigError, match="it is not installed"):
+        chosen(None, kernel="onnxruntime")

@@ -291,7 +291,9 @@ def test_a_sealed_config_of_nonsense_is_refused(folder):
         siamkit.from_pretrained(folder)
     newer = opened.saved.model_copy(update={"format": 3})
     (folder / "config.json").write_text(config_text(newer, opened.timm))
-    with pytest.raises(CheckpointError, match="unknown format of a saved network, got 3, allowed: 2"):
+    with pytest.raises(
+        CheckpointError, match="unknown format of a saved network, got 3, allowed: 2"
+    ):
         siamkit.from_pretrained(folder)
 
 
