@@ -15,6 +15,7 @@ from siamkit.report.html.context import (
     _described,
     _pairs_note,
     _pictures,
+    _retrieval_note,
     _run,
     _seen_note,
     _threshold_rows,
@@ -185,3 +186,24 @@ def test_a_waiting_time_that_was_estimated_is_told_where_the_frozen_part_ran_liv
     quantized = gathered(whole, None, None)
     quantized.int8 = "the frozen part runs in int8"
     assert _run(quantized, {})["int8"] == "The frozen part runs in int8"
+
+
+@pytest.mark.parametrize(
+    ("right", "told"),
+    [
+        ([0.0, 1.0, 1.0], None),
+        ([0.0, 0.5, 1.0], " 1 query has nearest images of several classes, all equally near."),
+        ([0.25, 0.5, 0.5], " 2 queries have nearest images of several classes, all equally near."),
+    ],
+)
+def test_queries_with_equally_near_images_are_counted(right: list[float], told: str | None) -> None:
+    """The last query has no other image of its class, so it does not count."""
+    near: Any = SimpleNamespace(right=np.array(right), findable=np.array([True, True, False]))
+    metrics: Any = SimpleNamespace(recall={1: 0.75}, map_at_r=0.625, queries=2, gallery=9)
+    note = _retrieval_note(metrics, near)
+    assert note.startswith(
+        "75 % of 2 queries among 9 images have an image of their own class as the nearest one "
+        "(recall@1 0.750, MAP@R 0.625)."
+    )
+    assert told in note if told else "equally near" not in note
+    assert _retrieval_note(None, near) == "No image has another image of its class to retrieve."
