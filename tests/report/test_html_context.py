@@ -207,3 +207,13 @@ def test_queries_with_equally_near_images_are_counted(right: list[float], told: 
     )
     assert told in note if told else "equally near" not in note
     assert _retrieval_note(None, near) == "No image has another image of its class to retrieve."
+
+
+def test_the_classes_of_the_map_are_in_the_order_of_their_names() -> None:
+    held = held_out()
+    images = ImageSet(held.images.samples, tuple("dbeca"))
+    facts = held_out_facts(replace(held, images=images), None)
+    places = Map(np.arange(12), np.zeros((12, 2)))
+    found = _pictures(gathered(events(), facts, places), {})
+    assert found["map_classes"] == [(1, "b"), (3, "c"), (0, "d"), (2, "e")]
+    assert found["map_note"] == " The map shows 12 of 15 images, a random sample (fixed seed)."
