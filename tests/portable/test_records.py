@@ -58,6 +58,7 @@ def test_values_become_a_record():
         ({"share": "0.5"}, "share: must be a number, and is '0.5'"),
         ({"share": True}, "share: must be a number, and is True"),
         ({"kind": "c"}, "kind: must be one of a, b, and is 'c'"),
+        ({"kind": "A"}, "kind: must be one of a, b, and is 'A'"),
         ({"flag": 1}, "flag: must be true or false, and is 1"),
         ({"inner": {"size": 10}}, "inner.size: is out of bounds: 10"),
         ({"inner": {"size": 1.0}}, "inner.size: must be a whole number, and is 1.0"),
