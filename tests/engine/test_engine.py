@@ -358,3 +358,111 @@ def test_a_kernel_that_is_gone_is_replaced_and_one_that_was_asked_for_is_not(
     assert asked[-2:] == [(7, "onnxruntime"), (7, "auto")]
     with pytest.raises(ConfigError, match="it is not installed"):
         chosen(None, kernel="onnxruntime")
+
+
+# --- what a cut phase costs ---
+
+
+class Part:
+    """A set of inputs of some size."""
+
+    def __init__(self, count: int, trains: bool) -> None:
+        self.count, self.trains = count, trains
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@pytest.fixture
+def cut_phase(engine, monkeypatch) -> Callable[..., Any]:
+    """Cut a made-up phase of 8 training and 3 validation images, whose rows have 4 x 2 values."""
+
+    def make(
+        mode: str, missing: int = 0, before: Any = None, views: int | None = 2, cache: str = "auto"
+    ) -> Any:
+        made = engine(cache=cache)
+        made.inputs = {"train": Part(8, True), "val": Part(3, False)}
+        made.late, made.identity, made.net, made.visits = {}, {}, torch.nn.Identity(), 8
+        made._first = SimpleNamespace(images=torch.zeros(3, 1), seconds=0.5, spread=0.125)
+        seen = SimpleNamespace(wanted=None, precisely=None, counts=[], plans=[])
+
+        class Stored:
+            def __init__(self, identity: Any, inputs: Any, cut: Any, shape: Any, *_: Any) -> None:
+                assert tuple(shape) == (4, 2)
+
+            def want(self, inputs: Any, reached: list[int]) -> tuple[int, int]:
+                seen.wanted = reached
+                return 11, missing
+
+        def time_parts(*_: Any, precisely: bool) -> Any:
+            seen.precisely = precisely
+            return SimpleNamespace(prefix=0.2, suffix=0.3)
+
+        def plan(work: Any, costs: Any, before: Any) -> Any:
+            seen.plans.append((work, costs))
+            return SimpleNamespace(mode=mode)
+
+        def choose(cut: Any, times: Any, count: int, before: Any) -> Any:
+            seen.counts.append(count)
+            return SimpleNamespace(kernel=SimpleNamespace(name="k"), seconds_per_image={"k": 0.1})
+
+        first = SimpleNamespace(activations=torch.zeros(3, 4, 2))
+        monkeypatch.setattr(execution, "first_run", lambda cut, images: first)
+        monkeypatch.setattr(execution, "PhaseCache", Stored)
+        monkeypatch.setattr(execution, "time_parts", time_parts)
+        monkeypatch.setattr(execution, "available_bytes", lambda root: 7)
+        made._cache_plan, made._choose = plan, choose
+        made._description = lambda cut, kept: {}
+        cut = SimpleNamespace(boundary=SimpleNamespace(is_features=False))
+        return made._cut_phase(cut, ["too deep"], views, range(1, 6), before), seen
+
+    return make
+
+
+def test_a_phase_without_missing_rows_is_timed_roughly_and_needs_no_kernel(cut_phase) -> None:
+    found, seen = cut_phase("cached")
+    assert seen.wanted == [0, 1] and seen.precisely is False and seen.counts == []
+    [(work, costs)] = seen.plans
+    assert (work.epochs, work.rows, work.missing, work.held_out) == (5, 11, 0, 3)
+    assert (costs.decode, costs.prefix, costs.suffix) == (0.5, 0.2, 0.3)
+    assert costs.row_bytes == 4 * 2 * 2, "in half precision"
+    assert found.choice is None and found.dtype == torch.float16 and found.decode_spread == 0.125
+
+
+def test_missing_rows_are_timed_precisely_and_planned_with_the_kernel(cut_phase) -> None:
+    found, seen = cut_phase("cached", missing=1)
+    assert seen.precisely is True and seen.counts == [1] and found.choice.kernel.name == "k"
+    assert [costs.prefix for _, costs in seen.plans] == [0.2, 0.1] and found.costs.prefix == 0.1
+
+
+def test_a_live_phase_has_a_kernel_for_all_its_forwards(cut_phase) -> None:
+    found, seen = cut_phase("live")
+    assert seen.counts == [found.work.forwards] and len(seen.plans) == 1
+    assert found.costs.prefix == 0.1
+
+
+def test_a_phase_that_may_not_be_cached_needs_a_row_per_image_and_view(cut_phase) -> None:
+    found, seen = cut_phase("live", cache="off")
+    assert found.cache is None and seen.wanted is None and seen.precisely is True
+    assert found.work.rows == found.work.missing == 8 * 2 + 3
+    fresh, _ = cut_phase("live", cache="off", views=None)
+    assert fresh.work.rows == 8 * 5 + 3, "a new view in each of the five epochs"
+
+
+def test_a_resumed_phase_keeps_the_type_of_its_rows(cut_phase) -> None:
+    before = PhaseDecision("cached", "then", dtype="float32")
+    found, seen = cut_phase("cached", before=before)
+    assert found.dtype == torch.float32 and seen.plans[0][1].row_bytes == 4 * 2 * 4
+
+
+def test_rows_have_the_bytes_of_their_type(engine, monkeypatch) -> None:
+    made = engine()
+    made.net = None
+
+    class Place(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    boundaries = [Place(is_features=features) for features in (True, False, False)]
+    monkeypatch.setattr(execution, "row_elements", lambda *_: [6, 6, None])
+    found = made._row_bytes(boundaries, None)
+    assert list(found.values()) == [24, 12], "features are kept in full precision"

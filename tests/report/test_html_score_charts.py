@@ -80,7 +80,7 @@ def test_the_map_counts_the_images_whose_nearest_is_of_another_class() -> None:
     facts = held_out_facts(held_out(), None)
     assert facts.near is not None
     right = np.ones(15, np.float32)
-    places = Map(np.arange(15), np.zeros((15, 2)))
+    places = Map(np.arange(15), np.arange(30).reshape(15, 2) / 32)
 
     def drawn(**near: Any) -> Any:
         assert facts.near is not None
@@ -92,6 +92,8 @@ def test_the_map_counts_the_images_whose_nearest_is_of_another_class() -> None:
     assert chart.finding.startswith(
         "15 images, placed by t-SNE; the nearest image of 2.2 of them (crosses) is of another class"
     )
+    crosses = of(chart, "nearest image: another class")
+    assert (list(crosses.x), list(crosses.y)) == ([0.0625, 0.1875], [0.09375, 0.2188])
     right[[2, 3]] = 1, 0
     findable = np.ones(15, bool)
     assert "the nearest image of 2 of them" in drawn(right=right, findable=findable).finding
