@@ -14,6 +14,7 @@ from siamkit.batches import Batch
 from siamkit.compress import shrink
 from siamkit.compress.shrink import require_reach
 from siamkit.errors import ConfigError
+from siamkit.interfaces import Pairs
 
 from .test_choose import COSTS, GROUPS
 
@@ -154,3 +155,25 @@ def test_without_a_gradient_the_outputs_decide(
     found = shrink.importance_of(setup, {}, SimpleNamespace(backbone=None), {})  # type: ignore[arg-type]
     expected = ("taylor", {"a": [0.0, value]}) if value else ("activation", {"a": [1.0, 2.0]})
     assert found == expected
+
+
+@pytest.mark.parametrize("tuples", [None, Pairs(*(torch.tensor([i]) for i in (0, 1, 1)))])
+def test_a_loss_gets_labels_or_the_tuples_that_the_data_lists(tuples: Pairs | None) -> None:
+    given: list[tuple[Any, ...]] = []
+
+    def loss(*args: Any) -> torch.Tensor:
+        given.append(args)
+        return args[0].sum()
+
+    setup: Any = SimpleNamespace(
+        net=SimpleNamespace(project=lambda features: 2 * features), loss=loss,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    part: Any = SimpleNamespace(images=[0, 1], tuples=tuples)
+    batch = Batch(torch.ones(2, 3), torch.tensor([4, 5]), torch.tensor([0, 1]))
+    assert shrink._loss(setup, batch, part, nn.Identity()).item() == 12
+    [(_, labels, *rest)] = given
+    if tuples is None:
+        assert labels is batch.labels and rest == []
+    else:
+        assert labels is None and rest[0].first.tolist() == [0]

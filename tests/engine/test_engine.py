@@ -16,7 +16,7 @@ from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.execution import Engine, _different
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import EngineSettings
-from siamkit.engine.sources import CachedSource
+from siamkit.engine.sources import CachedSource, LiveSource
 from siamkit.engine.trial import TOLERANCE
 from siamkit.errors import ConfigError
 
@@ -459,10 +459,112 @@ def test_rows_have_the_bytes_of_their_type(engine, monkeypatch) -> None:
     made = engine()
     made.net = None
 
-    class Place(SimpleNamespace):
-        __hash__ = object.__hash__
-
     boundaries = [Place(is_features=features) for features in (True, False, False)]
     monkeypatch.setattr(execution, "row_elements", lambda *_: [6, 6, None])
     found = made._row_bytes(boundaries, None)
     assert list(found.values()) == [24, 12], "features are kept in full precision"
+
+
+# --- the place of the cut ---
+
+
+class Place(SimpleNamespace):
+    """A boundary, by its name."""
+
+    __hash__ = object.__hash__
+
+
+@pytest.fixture
+def deciding(engine, monkeypatch) -> Callable[..., Any]:
+    """Decide a phase whose boundaries, deepest first, are a, b and c."""
+
+    def decide(
+        exact: str, index: int = 0, mode: str = "cached", before: Any = None, names: str = "abc"
+    ) -> Any:
+        made = engine(views=2)
+        made.net, made._first = torch.nn.Identity(), SimpleNamespace(images=torch.rand(3, 1))
+        made.controller = SimpleNamespace(stages=(), plan=object())
+        made._trained, made._held_out = lambda: 8, lambda: 3
+        made._row_bytes = lambda usable, images: dict.fromkeys(usable, 100)
+        places = [Place(name=name, module=f"m.{name}") for name in names]
+        cut, closed = [], []
+
+        def first_exact_cut(net: Any, boundaries: list[Place], images: Any) -> Any:
+            for number, place in enumerate(boundaries):
+                if place.name in exact:
+                    return SimpleNamespace(boundary=place), [f"not {p.name}" for p in
+                                                             boundaries[:number]]  # fmt: skip
+            return None, [f"not {place.name}" for place in boundaries]
+
+        def cut_phase(deepest: Any, reasons: Any, views: Any, epochs: Any, earlier: Any) -> Any:
+            assert earlier is before
+            cut.append((deepest.boundary.name, list(reasons), views))
+            return SimpleNamespace(
+                name=deepest.boundary.name, plan=SimpleNamespace(mode=mode),
+                close=lambda: closed.append(deepest.boundary.name),
+            )  # fmt: skip
+
+        def place(sizes: list[int], *about: Any) -> tuple[int, int]:
+            assert about == (8, 3, 5, 2, 1000) and set(sizes) == {100}
+            return index, 4
+
+        monkeypatch.setattr(execution, "find_boundaries", lambda *_: places)
+        monkeypatch.setattr(execution, "first_exact_cut", first_exact_cut)
+        monkeypatch.setattr(execution, "place", place)
+        made._cut_phase = cut_phase
+        return made.decide(range(5), before), cut, closed
+
+    return decide
+
+
+def test_a_network_that_cannot_be_cut_says_why(deciding) -> None:
+    assert deciding("")[0] == PhaseDecision("whole", "not a; not b; not c", views=2)
+    assert deciding("", names="")[0] == PhaseDecision("whole", execution.NOTHING_FROZEN, views=2)
+
+
+def test_the_deepest_exact_cut_is_taken_where_its_rows_fit(deciding) -> None:
+    for mode in ("cached", "live"):
+        found, cut, closed = deciding("bc", mode=mode)
+        assert found.name == "b" and cut == [("b", ["not a"], 4)] and closed == []
+
+
+def test_a_boundary_with_smaller_rows_is_taken_if_it_is_cached(deciding) -> None:
+    large = "a: its cache would exceed engine.cache_gb"
+    found, cut, closed = deciding("ac", index=1)
+    assert found.name == "c" and closed == []
+    assert cut == [("c", [large, "not b"], 4)]
+    found, cut, closed = deciding("ac", index=1, mode="live")
+    assert found.name == "a" and closed == ["c"]
+    assert cut == [("c", [large, "not b"], 4), ("a", [], 4)]
+    found, cut, _ = deciding("a", index=1)
+    assert found.name == "a" and cut == [("a", [], 4)], "no other is exact"
+
+
+def test_a_resumed_phase_keeps_its_boundary(deciding) -> None:
+    for module, name in (("m.b", "b"), ("m.c", "c"), ("gone", "a"), (None, "a")):
+        before = PhaseDecision("live", "", module=module, views=3)
+        found, cut, _ = deciding("abc", index=1, before=before)
+        assert found.name == name and cut == [(name, [], 3)]
+
+
+@pytest.mark.parametrize("mode", ["live", "cached"])
+def test_sources_of_a_phase_run_the_prefix_or_read_its_rows(engine, mode: str) -> None:
+    made, closed = engine(), []
+    part = SimpleNamespace(source=object(), labels=[0, 1])
+    made.inputs, made.late, made._open = {"train": part}, {"test": part}, None
+    parts = SimpleNamespace(
+        plan=SimpleNamespace(mode=mode), choice=SimpleNamespace(kernel=torch.abs),
+        close=lambda: closed.append(mode), decision=lambda before: (CACHED, before),
+        cut=SimpleNamespace(boundary=SimpleNamespace(is_features=True), suffix=torch.abs),
+    )  # fmt: skip
+    made.decide = lambda epochs, before: parts
+    found = made.enter(range(2, 6), CACHED)
+    assert found.decision == (CACHED, CACHED) and found.parts is parts
+    kind = LiveSource if mode == "live" else CachedSource
+    assert found.sources.keys() == {"train", "test"}
+    assert all(type(source) is kind for source in found.sources.values())
+    # A live phase reads no cache; that of a cached one is open until the next phase.
+    assert closed == ([] if mode == "cached" else ["live"])
+    made.close()
+    made.close()
+    assert closed == [mode]
