@@ -84,7 +84,7 @@ def _size(pattern: str) -> float:
             last[-1] = sizes.pop()
             sizes[-1] += last[-1]
         elif token["plus"] or token["least"] is not None:
-            times = 2.0 if token["plus"] else float(token["least"] or 0) + bool(token["range"])
+            times = 2.0 if token["plus"] else float("0" + token["least"]) + bool(token["range"])
             sizes[-1] += last[-1] * max(times - 1, 0)
             last[-1] *= max(times, 1)
         else:

@@ -320,7 +320,7 @@ class Engine:
         if self.settings.cache == "off" or mode == "live":
             return False
         forced = self.settings.cache == "always" or mode == "cached"
-        return forced or available_bytes(self.settings.root) > 0
+        return forced or bool(available_bytes(self.settings.root))
 
     def _held_out(self) -> int:
         """Return the number of images that are evaluated after each epoch."""

@@ -162,9 +162,9 @@ def _one_of(kinds: tuple[Any, ...], value: Any, key: str) -> Any:
         try:
             return _value(kind, value, key)
         except Invalid as problem:
-            problems.append(problem)
-    # The kind that got furthest explains best: null is what the value is not.
-    raise next((one for one in problems if "must be null" not in one.problem), problems[0])
+            if kind is not NoneType:  # that it is not null, everybody sees
+                problems.append(problem)
+    raise problems[0]
 
 
 def _tuple(inner: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from siamkit.compress import latency
 from siamkit.compress.latency import speeds
 from siamkit.inference.export.images import BATCH
 
@@ -34,3 +36,22 @@ def test_networks_take_turns_and_stay_as_they_are() -> None:
         assert found[name]["latency_ms"] > 0 and found[name]["images_per_second"] > 0
         assert network.training and not network.norm.num_batches_tracked
     assert torch.is_grad_enabled()
+
+
+def test_speeds_are_milliseconds_per_image_and_images_per_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+    found = iter([{"one": 0.002, "other": 0.004}, {"one": 0.016, "other": 0.064}])
+
+    def medians(calls: object, seconds: float) -> dict[str, float]:
+        asked.append(seconds)
+        return next(found)
+
+    monkeypatch.setattr(latency, "medians", medians)
+    networks: dict[str, nn.Module] = {name: nn.Identity() for name in ("one", "other")}
+    assert speeds(networks, torch.zeros(1, 3, 8, 8)) == {
+        "one": {"latency_ms": 2.0, "images_per_second": 2000.0},
+        "other": {"latency_ms": 4.0, "images_per_second": 500.0},
+    }
+    assert asked == [3.0, 3.0]

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
-from siamkit.model.grouping import bucket, in_order, join_norms, place, structural_groups
+from siamkit.model.grouping import (
+    bucket,
+    in_order,
+    is_norm,
+    join_norms,
+    place,
+    structural_groups,
+    unit_name,
+)
 from siamkit.model.trace import Trace
 
 TRACE = Trace(
@@ -111,3 +120,58 @@ def test_the_blocks_of_a_stage_are_the_deep_members_of_a_sequence(
     stage: nn.Module, groups: list[list[str]]
 ) -> None:
     assert structural_groups(Holder(s=stage), "s") == groups
+
+
+@pytest.mark.parametrize(
+    ("group", "taken", "name"),
+    [
+        (["blocks.0.conv.w", "blocks.0.norm.w"], (), "blocks.0"),
+        (["blocks.0.conv.w", "blocks.1.norm.w"], (), "blocks.0-1"),
+        (["blocks.0.conv.w"], ("blocks.0",), "blocks.0.conv"),
+        (["stages.1.downsample.w", "stages.1.blocks.0.w"], (), "stages.1"),
+        (["stages.0.downsample.w", "stages.0.blocks.0.w"], (), "stages.0.blocks.0"),
+        (["stem.w"], (), "stem"),
+        (["token", "stem.w"], (), "token"),
+        (["0.w"], (), "0"),
+        (["0.w", "1.w"], (), "0"),
+    ],
+)
+def test_a_unit_has_the_name_of_the_outermost_module_in_it(
+    group: list[str], taken: tuple[str, ...], name: str
+) -> None:
+    """The network has a third of ``blocks`` too, and a second block in the first stage."""
+    others = ["blocks.2.conv.w", "stages.0.blocks.1.w", "2.w"]
+    assert unit_name(group, [*group, *others], taken) == name
+
+
+@pytest.mark.parametrize("count", [8, 10, 12, 13])
+def test_many_groups_are_a_stem_and_quarters(count: int) -> None:
+    groups = [["stem.w"], *([f"blocks.{i}.w"] for i in range(count - 1))]
+    sizes = {8: [1] * 8, 10: [1, 3, 2, 2, 2], 12: [1, 3, 3, 3, 2], 13: [1, 3, 3, 3, 3]}
+    found = bucket(groups)
+    assert [len(run) for run in found] == sizes[count]
+    assert [group for run in found for group in run] == groups
+
+
+class RmsNorm(nn.Module):
+    """A norm that is known by its name, if its own parameters are vectors."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(shape))
+
+
+class SpectralNorm(RmsNorm):
+    """Normalises weights, so it is no norm of activations."""
+
+
+@pytest.mark.parametrize(
+    ("module", "norm"),
+    [
+        (nn.BatchNorm2d(4), True), (nn.GroupNorm(2, 4), True), (nn.LayerNorm((2, 3)), True),
+        (RmsNorm(4), True), (RmsNorm(1, 4, 1, 1), True), (RmsNorm(), True), (RmsNorm(2, 4), False),
+        (SpectralNorm(4), False), (nn.Linear(4, 1), False), (nn.ReLU(), False),
+    ],
+)  # fmt: skip
+def test_a_norm_is_known_by_its_class_or_its_name(module: nn.Module, norm: bool) -> None:
+    assert is_norm(module) == norm

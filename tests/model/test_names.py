@@ -79,6 +79,13 @@ PLAIN = {
 }
 
 
+def test_a_parameter_with_two_names_in_one_module_is_found_by_both() -> None:
+    layer = nn.Linear(3, 3)
+    layer.same = layer.weight
+    names = Names.of(nn.Sequential(layer))
+    assert names["0.same"] == names["0.weight"] == "0.weight"
+
+
 def test_a_shared_weight_is_tied_and_a_shared_module_is_not() -> None:
     assert tied_parameters(Net()) == {"module.0.weight": ("module.1.weight",)}
     assert tied_parameters(compiled(Net())) == {"module.0.weight": ("module.1.weight",)}

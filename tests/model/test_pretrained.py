@@ -119,6 +119,9 @@ def test_plain_timm_loads_the_backbone(name, options, tmp_path):
     assert config["input_size"] == (channels, *wanted.size)
     assert (tuple(config["mean"]), tuple(config["std"])) == (wanted.mean, wanted.std)
     assert (config["interpolation"], config["crop_pct"]) == (wanted.interpolation, wanted.crop_pct)
+    part = read_folder(folder).saved.backbone
+    rate = {name: options[name] for name in ("drop_path_rate",) if name in options}
+    assert (part.kind, part.name, part.options) == ("timm", name, rate)
     back = siamkit.from_pretrained(folder)
     assert torch.equal(back.embed(images(channels)), net.embed(images(channels)))
     assert back.backbone.model.__class__ is net.backbone.model.__class__
@@ -288,7 +291,9 @@ def test_a_sealed_config_of_nonsense_is_refused(folder):
         siamkit.from_pretrained(folder)
     newer = opened.saved.model_copy(update={"format": 3})
     (folder / "config.json").write_text(config_text(newer, opened.timm))
-    with pytest.raises(CheckpointError, match="unknown format of a saved network, got 3"):
+    with pytest.raises(
+        CheckpointError, match="unknown format of a saved network, got 3, allowed: 2"
+    ):
         siamkit.from_pretrained(folder)
 
 

@@ -52,6 +52,7 @@ def test_the_record_is_read_back(tmp_path: Path) -> None:
     made.save(tmp_path / "pruning.json")
     assert Pruning.load(tmp_path / "pruning.json") == made
     assert len(made.to_json()["channels"]) == 1, "each list of channels is stored once"
+    assert made.to_json()["format"] == 1
 
 
 def test_the_kept_channels_keep_their_values() -> None:

@@ -55,6 +55,12 @@ def test_a_record_is_written_and_read(tmp_path: Path) -> None:
     assert replace(RECORD, size=8).digest != RECORD.digest
 
 
+def test_a_record_of_another_version_is_refused() -> None:
+    assert RECORD.to_json()["format"] == 2
+    with pytest.raises(CheckpointError, match=r"quantization record, got 3, allowed: 2"):
+        Quantized.from_json({**RECORD.to_json(), "format": 3}, "int8.json")
+
+
 @pytest.mark.parametrize("change", [{"format": 1}, {"size": None}, {"skipped": 3}])
 def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"^int8\.json: "):

@@ -5,10 +5,10 @@
 Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests of
 its room (``siamkit/data``: ``tests/data``) must notice it, or the tests of conventions, which look
 at all rooms. First, the fast tests in the files that have the name of the changed one run for each
-mutant. Most mutants end there. The others meet all tests that execute the changed line: before the
-first of them, the tests of their room run once with the unchanged code and are recorded
-(``recording.py``, ``selecting.py``). A mutant that no test notices survives; the end of the output
-shows each survivor as a diff.
+mutant, and those that read the signatures of a room's functions. Most mutants end there. The others
+meet all tests that execute the changed line: before the first of them, the tests of their room run
+once with the unchanged code and are recorded (``recording.py``, ``selecting.py``). A mutant that no
+test notices survives; the end of the output shows each survivor as a diff.
 
 The recordings lie beside the log, in a folder of its name, and count for the same code only.
 

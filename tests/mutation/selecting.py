@@ -18,6 +18,8 @@ from recording import Recording
 
 # These tests look at all code, whatever the room.
 EVERYWHERE = "tests/test_conventions.py"
+# These read the signatures of a room's functions, which they do not call.
+_SIGNATURES = {room: f"tests/{room}/test_defaults.py" for room in ("api", "cli")}
 _LONG = 2.0  # seconds; longer tests run after all shorter ones
 
 
@@ -28,12 +30,14 @@ def room_of(file: str) -> str:
 
 
 def mirrored(file: str, root: Path) -> set[str]:
-    """Return the files of tests that have the name of a file of siamkit."""
+    """Return the files of tests that have the name of a file of siamkit, or read its signatures."""
     inner = Path(file).relative_to("siamkit").with_suffix("").parts
     folder = root / "tests" / room_of(file)
     inner = inner[1:] if room_of(file) else inner
     paths = [folder / f"test_{'_'.join(inner)}.py", folder / f"test_{inner[-1]}.py"]
     paths.append(folder.joinpath(*inner[:-1], f"test_{inner[-1]}.py"))
+    if (signatures := _SIGNATURES.get(room_of(file))) is not None:
+        paths.append(root / signatures)
     return {str(path.relative_to(root)) for path in paths if path.is_file()}
 
 

@@ -122,6 +122,8 @@ def test_each_file_has_its_room_and_its_tests() -> None:
     assert mirrored("siamkit/words.py", root) == {"tests/test_words.py"}
     assert mirrored("siamkit/report/console.py", root) == {"tests/report/test_console.py"}
     assert mirrored("siamkit/report/html/facts.py", root) == {"tests/report/test_html_facts.py"}
+    signatures = "tests/cli/test_defaults.py"
+    assert mirrored("siamkit/cli/report.py", root) == {"tests/cli/test_report.py", signatures}
     store = "tests/engine/cache/test_store.py"
     assert mirrored("siamkit/engine/cache/store.py", root) == {store}
 

@@ -97,7 +97,7 @@ def test_it_is_the_same_after_a_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "unknown calibration format, got 1"),
+        ({"format": 1}, "unknown calibration format, got 1, allowed: 2"),
         ({"slope": -1.0}, "slope"),
         ({"slope": 0.0}, "slope"),
         ({"far_asked": 0.0}, "far_asked"),

@@ -26,6 +26,7 @@ class Outer:
     by_name: Mapping[str, float | None]
     either: int | tuple[float, float] | None
     anything: Any = None
+    optional: str | None = None
 
 
 GOOD = {
@@ -57,6 +58,7 @@ def test_values_become_a_record():
         ({"share": "0.5"}, "share: must be a number, and is '0.5'"),
         ({"share": True}, "share: must be a number, and is True"),
         ({"kind": "c"}, "kind: must be one of a, b, and is 'c'"),
+        ({"kind": "A"}, "kind: must be one of a, b, and is 'A'"),
         ({"flag": 1}, "flag: must be true or false, and is 1"),
         ({"inner": {"size": 10}}, "inner.size: is out of bounds: 10"),
         ({"inner": {"size": 1.0}}, "inner.size: must be a whole number, and is 1.0"),
@@ -69,6 +71,7 @@ def test_values_become_a_record():
         ({"by_name": {"a": "b"}}, "by_name.a: must be a number, and is 'b'"),
         ({"by_name": []}, "by_name: is not an object"),
         ({"either": "x"}, "either: must be a whole number, and is 'x'"),
+        ({"optional": 3}, "optional: must be text, and is 3"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_place(change, message):

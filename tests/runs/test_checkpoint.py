@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from siamkit.errors import CheckpointError, FrozenDriftError, ResourceError
+from siamkit.json_files import write_sealed
 from siamkit.model.fingerprint import fingerprint
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import (
@@ -179,6 +180,15 @@ def test_a_damaged_manifest_is_an_error_not_a_traceback(tmp_path: Path, damage: 
     folder = publish(tmp_path, "epoch-1", make(1), best="epoch-1")
     (folder / "manifest.json").write_text(damage)
     with pytest.raises(CheckpointError):
+        load(folder)
+
+
+def test_the_manifest_has_the_format_that_other_versions_know(tmp_path: Path) -> None:
+    folder = publish(tmp_path, "epoch-1", make(1), best="epoch-1")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["format"] == 2
+    write_sealed(folder / "manifest.json", {**manifest, "format": 3})
+    with pytest.raises(CheckpointError, match=r"unknown checkpoint format, got 3, allowed: 2"):
         load(folder)
 
 

@@ -40,7 +40,7 @@ CONTEXTS = {
 IN_BUILD = {
     "numpy-init", "build-raises", "build-exits", "build-class", "build-pair", "three-channels",
     "downloads", "ten-classes", "eight-wide", "draws-anew", "property-plan", "folder-in-build",
-    "not-callable", "needs-login", "opens-in-build", "fixed-width",
+    "not-callable", "needs-login", "opens-in-build", "fixed-width", "fixed-size-grey",
 }  # fmt: skip
 # Copies share this one's generator, so they differ before it ends.
 SAYS = {"generator": "whatever the earlier calls"}

@@ -397,3 +397,19 @@ def fixed_size(options, context):
 
 
 RIGHT["fixed-size"] = fixed_size
+
+
+class Grey(Small):
+    """Right for three channels only."""
+
+    @property
+    def preprocessing(self):
+        return replace(super().preprocessing, mean=(0.5,) * 3)
+
+
+MUTANTS.append(
+    Mutant("fixed-size-grey", "backbones",
+           lambda options, context: fixed_size(options, context) and Grey(context),
+           "takes one size, and is prepared for three channels where images have one",
+           "preprocessing for 1 channels")
+)  # fmt: skip

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import siamkit
 from siamkit import api
 from siamkit.interfaces import Event
 from siamkit.runs import checkpoint
 from siamkit.training import fitting
-from siamkit.training.fitting import choose
+from siamkit.training.fitting import choose, free_memory
 
 
 def test_the_number_of_passes_need_not_be_a_power_of_two() -> None:
@@ -43,6 +45,15 @@ def test_the_fewest_passes_that_fit_are_chosen(
     if count > 1:
         larger = -(-batch // (count - 1))
         assert need(larger) > 0.8 * free - (fixed + each * batch) * 1e-6 - each
+
+
+def test_no_gradient_is_left_after_a_step_that_failed() -> None:
+    layer = nn.Linear(2, 1)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    setup: Any = SimpleNamespace(optimizer=optimizer, device=torch.device("cpu"))
+    free_memory(setup)
+    assert [p.grad for p in layer.parameters()] == [None, None]
 
 
 @pytest.mark.slow

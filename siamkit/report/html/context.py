@@ -58,7 +58,8 @@ def charts_of(gathered: Gathered) -> dict[str, Chart]:
             score_charts.det_chart(verified, decision),
             score_charts.roc_chart(verified, decision),
         ]
-    if gathered.held is not None and gathered.map is not None:
+    if gathered.map is not None:
+        assert gathered.held is not None
         charts.append(score_charts.map_chart(gathered.held, gathered.map))
     return {chart.id: chart for chart in charts if chart is not None}
 
@@ -220,16 +221,13 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     context.update(why_no_images=few, why_no_map=few, why_none_confused=few)
     if held.near is None:
         return context
-    if held.held.images.tuples is not None:
-        context["why_no_images"] = (
+    if held.held.images.tuples is None:
+        context["why_none_confused"] = "No query has an image of another class as the nearest one."
+    else:
+        context["why_no_images"] = context["why_none_confused"] = (
             "The data lists some pairs of images that belong together, but not all of them, so "
             "siamkit cannot decide which neighbours are correct."
         )
-    context["why_none_confused"] = (
-        context["why_no_images"]
-        if held.held.images.tuples is not None
-        else "No query has an image of another class as the nearest one."
-    )
     context.update(
         right=model.gallery(held, held.right),
         wrong=model.gallery(held, held.wrong),

@@ -108,39 +108,38 @@ def _paste(image: Image.Image, pen: ImageDraw.ImageDraw, x: int, y: int, picture
     if pixels.size != picture.size:
         pixels = pixels.resize(picture.size, Image.Resampling.NEAREST)
     image.paste(pixels, (x + _FRAME, y + _FRAME))
-    box = (x, y, x + width + 2 * _FRAME - 1, y + height + 2 * _FRAME - 1)
-    if colour := _TONES[picture.tone]:
-        pen.rectangle(box, outline=colour, width=_FRAME)
-    else:  # so that a white image has an edge
-        inner = (box[0] + 2, box[1] + 2, box[2] - 2, box[3] - 2)
-        pen.rectangle(inner, outline="#dfe3e8", width=1)
-    if picture.tone == "wrong":  # dashed, so that colour alone does not tell
-        for at in range(0, max(width, height) + 2 * _FRAME, 2 * _DASH):
-            across, down = min(at + _DASH, width + 5), min(at + _DASH, height + 5)
-            if at < width:
-                for edge in (box[1], box[3] - _FRAME + 1):
-                    pen.rectangle((x + at, edge, x + across, edge + _FRAME - 1), fill=_PAPER)
-            if at < height:
-                for edge in (box[0], box[2] - _FRAME + 1):
-                    pen.rectangle((edge, y + at, edge + _FRAME - 1, y + down), fill=_PAPER)
+    right, bottom = x + width + 2 * _FRAME - 1, y + height + 2 * _FRAME - 1
+    colour = _TONES[picture.tone]
+    if colour is None:  # so that a white image has an edge
+        pen.rectangle((x + 2, y + 2, right - 2, bottom - 2), outline="#dfe3e8", width=1)
+    elif picture.tone == "right":
+        pen.rectangle((x, y, right, bottom), outline=colour, width=_FRAME)
+    else:  # dashed, so that colour alone does not tell
+        for at in range(x, right, 2 * _DASH):
+            for edge in (y, bottom - _FRAME + 1):
+                end = min(at + _DASH - 1, right)
+                pen.rectangle((at, edge, end, edge + _FRAME - 1), fill=colour)
+        for at in range(y, bottom, 2 * _DASH):
+            for edge in (x, right - _FRAME + 1):
+                end = min(at + _DASH - 1, bottom)
+                pen.rectangle((edge, at, edge + _FRAME - 1, end), fill=colour)
 
 
 def _wrapped(text: str, style: _Style, width: int) -> Iterator[str]:
     """Yield the lines of a text, none longer than ``width`` pixels."""
     font = _font(style.size)
     for paragraph in text.splitlines():
-        letters = max(int(width / max(font.getlength("n"), 1)), 1)
+        letters = max(int(width / font.getlength("n")), 1)
         for line in textwrap.wrap(paragraph, letters):
             yield from _cut(line, font, width)
 
 
 def _cut(line: str, font: _Font, width: int) -> Iterator[str]:
-    while font.getlength(line) > width and len(line) > 1:
-        ends = range(len(line) - 1, 1, -1)
+    while line:
+        ends = range(len(line), 1, -1)
         at = next((end for end in ends if font.getlength(line[:end]) <= width), 1)
         yield line[:at]
         line = line[at:]
-    yield line
 
 
 @functools.cache

@@ -154,6 +154,34 @@ class Branching(nn.Module):
         return pooled * 2 if bool(images.sum() > 0) else pooled
 
 
+@pytest.mark.parametrize(
+    ("format", "int8", "what"),
+    [
+        ("onnx", True, "cannot be quantized again"),
+        ("openvino", True, "cannot be quantized again"),
+        ("openvino", False, "cannot be exported to openvino"),
+    ],
+)
+def test_an_int8_part_is_kept_in_onnx_only(format, int8, what, tmp_path):
+    part = SimpleNamespace(net=SimpleNamespace(quantized=SimpleNamespace(part="layer1")))
+    with pytest.raises(ConfigError, match=f"{what}, because a part of it is computed in int8"):
+        export_graph(part, FORMATS[format], tmp_path, int8=int8)
+
+
+def test_a_network_in_float32_and_an_int8_part_in_onnx_are_not_refused(tmp_path, monkeypatch):
+    images = SimpleNamespace(cycled=lambda count: count)
+    monkeypatch.setattr(graphs, "_float32", lambda *given: ("float32", *given[3:]))
+    monkeypatch.setattr(graphs, "_int8", lambda *given: ("int8", *given[3:5]))
+    for part, format, int8 in (
+        (None, "onnx", False), (None, "onnx", True), (None, "openvino", False),
+        (None, "openvino", True), (SimpleNamespace(part="layer1"), "onnx", False),
+    ):  # fmt: skip
+        subject = SimpleNamespace(net=SimpleNamespace(quantized=part), val=images)
+        model = tmp_path / FORMATS[format].model
+        expected = ("int8" if int8 else "float32", 32, model)
+        assert export_graph(subject, FORMATS[format], tmp_path, int8=int8) == expected
+
+
 def test_a_network_that_cannot_be_captured_is_refused_with_the_reason(subject_of, tmp_path):
     net = api.create_model(Branching(), head="identity", image_size=32)
     with pytest.raises(

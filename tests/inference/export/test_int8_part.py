@@ -1,0 +1,79 @@
+"""The graph of an int8 part takes any number of images where it was made for a fixed number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from siamkit.inference.export.int8_part import _take_any_number, opset_of
+from siamkit.model.quantized import ROWS
+
+onnx = pytest.importorskip("onnx")
+
+
+def graph_of(nodes: list[Any], **constants: Any) -> Any:
+    made = [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
+    return onnx.helper.make_graph(nodes, "part", [], [], made)
+
+
+def node(kind: str, *inputs: str, **attributes: Any) -> Any:
+    return onnx.helper.make_node(kind, inputs, ["out"], **attributes)
+
+
+def constants_of(graph: Any) -> dict[str, list[int]]:
+    return {one.name: onnx.numpy_helper.to_array(one).tolist() for one in graph.initializer}
+
+
+def test_rows_are_reshaped_for_any_number_of_images() -> None:
+    graph = graph_of(
+        [node("Reshape", "a", "shape"), node("Relu", "b"), node("Reshape", "c", "shape")],
+        shape=np.array([ROWS, 3, 1], np.int64),
+    )
+    _take_any_number(onnx, graph)
+    kept, first, second = constants_of(graph).items()
+    assert kept == ("shape", [ROWS, 3, 1]) and first[1] == second[1] == [-1, 3, 1]
+    assert [list(one.input) for one in graph.node] == [["a", first[0]], ["b"], ["c", second[0]]]
+
+
+def test_a_choice_of_all_values_in_order_is_a_reshaping() -> None:
+    every = np.arange(ROWS * 2, dtype=np.int64).reshape(ROWS, 2)
+    graph = graph_of([node("Gather", "a", "at", axis=0)], at=every)
+    _take_any_number(onnx, graph)
+    (changed,) = graph.node
+    assert changed.op_type == "Reshape" and not changed.attribute
+    assert constants_of(graph)[changed.input[1]] == [-1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "constant"),
+    [
+        ("Reshape", np.array([ROWS], np.int64)),
+        ("Reshape", np.array([ROWS + 1, 3], np.int64)),
+        ("Reshape", np.array([ROWS, -1], np.int64)),
+        ("Reshape", np.array([ROWS, 0], np.int64)),
+        ("Gather", np.arange(ROWS * 2)[::-1].reshape(ROWS, 2).copy()),
+        ("Gather", np.arange(ROWS)),
+        ("Add", np.array([ROWS, 3], np.int64)),
+        ("Tile", np.array([ROWS, 3], np.int64)),
+    ],
+)
+def test_what_does_not_depend_on_the_number_stays(kind: str, constant: Any) -> None:
+    last = node("Reshape", "c", "rows")
+    graph = graph_of(
+        [node(kind, "a", "constant"), node("Reshape", "b", "computed"), last],
+        constant=constant,
+        rows=np.array([ROWS, 2], np.int64),
+    )
+    before = [one.SerializeToString() for one in graph.node]
+    _take_any_number(onnx, graph)
+    after = [one.SerializeToString() for one in graph.node]
+    assert after[:2] == before[:2] and after[2] != before[2], "but the last one changes"
+    assert constants_of(graph)["constant"] == constant.tolist()
+
+
+def test_the_version_is_that_of_the_standard_operations() -> None:
+    imports = [onnx.helper.make_opsetid("com.microsoft", 1), onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph_of([]), opset_imports=imports)
+    assert opset_of(model.SerializeToString()) == 17
