@@ -64,6 +64,7 @@ def wccn(features: Matrix, labels: NDArray[np.int64], width: int) -> Affine:
     Raises:
         DataError: No class has two images.
     """
+    from scipy.linalg import solve_triangular
     from sklearn.covariance import ledoit_wolf_shrinkage  # importing it takes half a second
 
     mean = features.mean(0)
@@ -72,9 +73,11 @@ def wccn(features: Matrix, labels: NDArray[np.int64], width: int) -> Affine:
     shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True)
     covariance = _shrunk(covariance, min(_FACTOR * shrinkage, 1.0))
     # Any root of the inverse whitens. The roots differ by a rotation, which PCA undoes.
-    root = np.linalg.inv(np.linalg.cholesky(covariance))  # [D, D]
-    directions = _principal((features - mean) @ root.T, width)  # [E, D]
-    return _affine(directions @ root, mean, width)
+    lower = np.linalg.cholesky(covariance)  # [D, D]; its inverse is such a root
+    whitened = solve_triangular(lower, (features - mean).T, lower=True).T  # [N, D]
+    directions = _principal(whitened, width)  # [E, D]
+    weight = solve_triangular(lower, directions.T, lower=True, trans="T").T  # [E, D]
+    return _affine(weight, mean, width)
 
 
 def lda(features: Matrix, labels: NDArray[np.int64], width: int) -> Affine:
@@ -103,8 +106,8 @@ def lda(features: Matrix, labels: NDArray[np.int64], width: int) -> Affine:
 def _shrunk(covariance: Matrix, shrinkage: float) -> Matrix:
     """Return a covariance, drawn to a multiple of the identity of the same trace."""
     variance = np.trace(covariance) / len(covariance) or 1.0
-    target = (shrinkage + _RIDGE) * variance * np.eye(len(covariance))
-    shrunk: Matrix = (1 - shrinkage) * covariance + target
+    shrunk: Matrix = (1 - shrinkage) * covariance
+    shrunk[np.diag_indices_from(shrunk)] += (shrinkage + _RIDGE) * variance
     return shrunk
 
 

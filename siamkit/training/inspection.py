@@ -33,7 +33,7 @@ from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
 from siamkit.training.quantize import INT8, forecast_of_int8
-from siamkit.training.requirements import for_tuples
+from siamkit.training.requirements import without_classes
 from siamkit.training.step_memory import predictor
 from siamkit.words import plural
 
@@ -159,7 +159,7 @@ def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> s
 def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weights) -> Setup:
     """Build the parts of the run. Only a loss with parameters needs the number of classes."""
     if names_tuples(config.data):
-        config = for_tuples(config, registries)
+        config = without_classes(config, registries)
     missing = (
         config.data.path != SAMPLE and weights == "file" and not Path(config.data.path).exists()
     )

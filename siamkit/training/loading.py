@@ -21,6 +21,7 @@ from siamkit.engine.execution import Engine
 from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN
 from siamkit.training.build import Setup
+from siamkit.training.judging import sample_of
 from siamkit.training.seeding import derive
 from siamkit.training.validation import probe
 
@@ -28,6 +29,9 @@ _GB = 1_000_000_000
 VAL, PROBE, TEST = "val", "probe", "test"
 
 SOLVE = "solve"
+SOLVED = 10_000
+"""The most training images that a head is computed from in closed form. Time and memory grow with
+them, and so many determine the covariance of features of any usual width."""
 """The training images without augmentation, from which a head in closed form is computed."""
 
 SECOND = "second"
@@ -107,7 +111,7 @@ def load_sets(
     if setup.loss.second_view and config.train.epochs:
         images[SECOND] = splits.train
     if setup.net.head.closed_form is not None and splits.train.tuples is None:
-        images[SOLVE] = splits.train
+        images[SOLVE] = sample_of(splits.train, SOLVED, config.train.seed)
     result: dict[str, LoadedSet] = {}
     digests: dict[Path, FileDigest] = {}
     for name, part in images.items():

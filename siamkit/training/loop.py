@@ -182,7 +182,7 @@ class Trainer:
 
     def _load_solved(self, execution: Execution | None) -> None:
         read = read_training(self.scorer, self.engine, execution)
-        solve(self.setup, read, torch.tensor(self.splits.train.labels))
+        solve(self.setup, read, torch.tensor(self.sets[SOLVE].images.labels))
 
     def _refit_epoch(self) -> int | None:
         """Return the epoch for whose network the head is computed again; None to leave that out.

@@ -234,7 +234,7 @@ class _Test:
         ready = self.engine.prepare(entered, epoch)
         self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].sample)
         if SOLVE in self.sets:
-            self._solve(splits, largest_pass(planned))
+            self._solve(largest_pass(planned))
         if any(len(part.passes) > 1 for step in planned for part in step):
             tried = try_splitting(setup, self.execution, epoch, planned[0][0].images)
             if tried.obstacle is not None:
@@ -245,12 +245,12 @@ class _Test:
             each = iter(batches)
             self._watched += [(list(islice(each, len(part.passes))), part) for part in step]
 
-    def _solve(self, splits: Splits, largest: int) -> None:
+    def _solve(self, largest: int) -> None:
         """Compute the head in closed form, where a training starts, from the images of the test."""
         state = RunState(largest_pass=largest)
         scorer = Scorer(self.setup, {SOLVE: self.sets[SOLVE]}, state, self.reports.emit)
         read = read_training(scorer, self.engine, self.execution)
-        solve(self.setup, read, torch.tensor(splits.train.labels))
+        solve(self.setup, read, torch.tensor(self.sets[SOLVE].images.labels))
 
     def close(self) -> None:
         self.engine.close()

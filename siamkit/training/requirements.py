@@ -70,13 +70,13 @@ def for_data(config: RunConfig, splits: Splits, registries: Mapping[str, Registr
         )
     train = config.train.model_copy(update={"monitor": monitor})
     config = config.model_copy(update={"train": train})
-    return config if not has_tuples else for_tuples(config, registries)
+    return without_classes(config, registries) if has_tuples else config
 
 
-def for_tuples(config: RunConfig, registries: Mapping[str, Registry]) -> RunConfig:
-    """Return the config with the default head of a run on pairs or triplets, if it names none.
+def without_classes(config: RunConfig, registries: Mapping[str, Registry]) -> RunConfig:
+    """Return the config of a run on pairs or triplets, with the default head for these.
 
-    Without labels, no head can be computed in closed form.
+    Without classes, no head can be computed in closed form. A head that the config names stays.
 
     Args:
         config: A resolved config.

@@ -44,7 +44,7 @@ def require_solvable(setup: Setup, splits: Splits) -> None:
 
 
 def read_training(scorer: Scorer, engine: Engine, execution: Execution | None) -> Tensor:
-    """Return what the head reads of each training image ``[N, D]``, in views without augmentation.
+    """Return what the head reads of the training images ``[N, D]``, in views without augmentation.
 
     Args:
         scorer: Embeds the images.

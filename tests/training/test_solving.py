@@ -19,7 +19,7 @@ from siamkit.errors import ConfigError
 from siamkit.model.closed_form import wccn
 from siamkit.runs import checkpoint
 from siamkit.runs.open import OpenRun
-from siamkit.training import begin, loop
+from siamkit.training import begin, loading, loop
 from siamkit.training.loading import SOLVE
 from siamkit.training.state import BEFORE, RunState, best_of, lost, refit_text
 
@@ -99,6 +99,23 @@ def test_the_head_need_not_be_named(run_values: Values) -> None:
     api.fit(values)
     kept = OpenRun(Path(values["run_dir"]), siamkit.api.entries.registries).config.head
     assert (kept.name, kept.options["stages"]) == ("multistage", 4)
+
+
+def test_the_head_is_computed_from_a_bounded_number_of_images(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "SOLVED", 12)
+    seen: list[tuple[int, ...]] = []
+    plain = loop.solve
+
+    def solved(setup: Any, read: torch.Tensor, labels: torch.Tensor) -> None:
+        seen.append((len(read), len(labels), int(labels.bincount().min())))
+        plain(setup, read, labels)
+
+    monkeypatch.setattr(loop, "solve", solved)
+    for epochs in (0, 1):
+        api.fit(run_values(str(epochs), train={"epochs": epochs}))
+    assert seen == [(12, 12, 3)] * 2
 
 
 def test_heads_that_only_training_determines_are_refused(run_values: Values) -> None:
