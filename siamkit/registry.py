@@ -255,12 +255,22 @@ class Registry:
             return self.entries[key]
         if name.startswith(PYTHON):
             return Entry(name, self._missing_object(name), ObjectOptions, distribution=GIVEN)
-        near = did_you_mean(name, self.entries)
-        hint = f"{near} " if near else ""
-        hint += f"{command(self.command)} lists them"
+        hint = f"{self._near(name)}{command(self.command)} lists them"
         for failure in self.failures():
             hint += f"\nnote: plugin {failure} failed to load: see {command('plugins')}"
         raise ConfigError(f"unknown {self.kind} {name!r}", hint=hint)
+
+    def _near(self, name: str) -> str:
+        """Return a question about the names that the user may have meant; empty if there are none.
+
+        Users often leave out a prefix, as in ``resnet18`` for ``timm:resnet18``.
+        """
+        near = did_you_mean(name, [entry for entry in self.entries if not entry.endswith(":")])
+        whole = [f"{entry}{name}" for entry in self.names() if entry.endswith(":")]
+        if not whole or ":" in name:
+            return f"{near} " if near else ""
+        others = " or ".join(map(repr, whole))
+        return f"{near.removesuffix('?')} or {others}? " if near else f"did you mean {others}? "
 
     def _missing_object(self, name: str) -> Callable[..., Any]:
         """Return a ``build`` that raises: the object of the run was not passed again."""

@@ -56,6 +56,15 @@ def test_an_unknown_name_gets_the_nearest_and_the_command_that_lists_them(losses
     assert message(losses.get, "zzz") == "unknown loss 'zzz'; siamkit.list_losses() lists them"
 
 
+def test_an_unknown_name_may_lack_its_prefix():
+    registry = Registry("backbone", "list backbones")
+    registry.add(Entry("timm:", print))
+    registry.add(Entry("resnet50", print))
+    assert "did you mean 'resnet50' or 'timm:resnet18'? " in message(registry.get, "resnet18")
+    assert "'zzz'; did you mean 'timm:zzz'? " in message(registry.get, "zzz")
+    assert "'other:zzz'; siamkit.list" in message(registry.get, "other:zzz")
+
+
 def test_an_unknown_name_says_which_plugins_failed(losses):
     losses.failures = lambda: ["'extra' (siamkit-extra)"]
     assert "plugin 'extra' (siamkit-extra) failed to load" in message(losses.get, "mine")

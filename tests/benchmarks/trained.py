@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--bits", type=int, help="the bits of the grey values to write")
     parser.add_argument("--per-class", type=int, default=10, help="images used of each class")
-    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--backbone", default="efficientnet-lite0")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--policy", default="stages")

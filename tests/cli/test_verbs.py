@@ -165,7 +165,7 @@ def test_every_flag_reaches_its_key(cli, tmp_path):
     ("args", "message"),
     [
         (["--backbone", "resnet5"], "--backbone: unknown backbone 'resnet5'; did you mean "
-         "'resnet50'? 'siamkit list backbones' lists them"),
+         "'resnet50' or 'timm:resnet5'? 'siamkit list backbones' lists them"),
         (["--freeze-policy", "stage"], "--freeze-policy: unknown freeze policy 'stage'; did you "
          "mean 'stages'? 'siamkit list freeze-policies' lists them"),
         (["--head", "mpl"], "--head: unknown head 'mpl'; did you mean 'mlp'? 'siamkit list heads' "
