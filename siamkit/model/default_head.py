@@ -31,7 +31,9 @@ def default_head(config: RunConfig, registry: Registry, backbone: Backbone) -> H
             backbone cannot be read.
     """
     normalize = config.head.normalize
-    if config.engine.prefix == "int8" and config.train.epochs:  # it has one output
+    # An int8 prefix has one output. Recomputed stages may not run as a whole.
+    unread = config.engine.prefix == "int8" or config.train.grad_checkpointing
+    if unread and config.train.epochs:
         return named_head(WITHOUT, normalize, registry)
     options = registry.get(CLOSED_FORM).options()
     assert isinstance(options, StageOptions)

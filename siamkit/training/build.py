@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from siamkit.config import (
+    AUTO,
     COMPONENTS,
     Component,
     OptimizerConfig,
@@ -31,7 +32,9 @@ from siamkit.model.generators import seeded
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import BUFFER, Quantized
 from siamkit.model.siamese import SiameseNet, plugins_of
+from siamkit.model.trace import blank, evaluating
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
+from siamkit.spelling import setting
 from siamkit.training.exactness import require_exact
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive
@@ -126,6 +129,7 @@ def build(
     require_exact(config.train, controller, phases)
     if config.train.grad_checkpointing:
         checkpoint_activations(net)
+        _require_readable(net)
     return Setup(
         config=config,
         device=device,
@@ -225,6 +229,31 @@ def checkpoint_activations(net: nn.Module) -> None:
     switch.set_grad_checkpointing(True)  # type: ignore[operator]
 
 
+def _require_readable(net: SiameseNet) -> None:
+    """Check that the head still gets the stages that it reads.
+
+    timm recomputes the blocks of a stage one by one, so the stage itself may not run.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if net.reader is None:
+        return
+    images = net.preprocessing
+    try:
+        with evaluating(net):
+            net.reader(blank(net, images.channels, images.size))
+    except KeyError as error:
+        raise ConfigError(
+            f"the head reads stage {error.args[0]!r}, which does not run as a whole if its "
+            "activations are recomputed",
+            where="train.grad_checkpointing",
+            got=True,
+            hint=f"use another head, such as {setting('head.name', 'residual')}, or set it to "
+            "false",
+        ) from None
+
+
 def identity(
     config: RunConfig, splits: Splits, registries: Mapping[str, Registry]
 ) -> dict[str, Any]:
@@ -250,8 +279,13 @@ def identity(
 
 
 def providers(config: RunConfig, registries: Mapping[str, Registry]) -> dict[str, Provider]:
-    """Return the provider of each component of a run, by its section of the config."""
+    """Return the provider of each component of a run, by its section of the config.
+
+    A head that is left open is none: siamkit provides the one that the run will choose.
+    """
     components = {section: getattr(config, section) for section in COMPONENTS}
+    if config.head.name == AUTO:
+        del components["head"]
     trackers = {f"track.{place}": tracker for place, tracker in enumerate(config.track)}
     return {
         section: registries[section.partition(".")[0]].get(component.name).provider(component.name)

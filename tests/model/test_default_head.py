@@ -93,6 +93,10 @@ def test_an_int8_prefix_has_one_output_so_the_head_is_a_residual():
     assert chosen(RESNET, engine={"prefix": "int8"}, train={"epochs": 0})["name"] == "multistage"
 
 
+def test_stages_that_are_recomputed_may_not_run_so_the_head_is_a_residual():
+    assert chosen(RESNET, train={"grad_checkpointing": True})["name"] == "residual"
+
+
 def test_a_network_is_built_with_the_default_head():
     net = siamkit.create_model(RESNET, head="auto", pretrained=False, image_size=32)
     assert net.reader is not None and net.embedding_dim == 256

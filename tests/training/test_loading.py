@@ -67,10 +67,10 @@ def test_the_settings_are_those_of_the_config(made: Any, tmp_path: Any) -> None:
     assert found.identity["backbone"] == "resnet50" and found.identity["image_size"] == [32, 64]
 
 
-def test_test_images_come_late_and_those_of_a_closed_form_not_at_all(made: Any) -> None:
+def test_test_images_and_those_of_a_closed_form_come_late(made: Any) -> None:
     assert made().inputs == SETS and made().late == {}
     found = made({**SETS, TEST: "tests", SOLVE: "solved"})
-    assert found.inputs == SETS and found.late == {TEST: "tests"}
+    assert found.inputs == SETS and found.late == {TEST: "tests", SOLVE: "solved"}
 
 
 @pytest.mark.parametrize(("cache", "kept"), [("auto", "always"), ("off", "off")])

@@ -34,7 +34,8 @@ class Small(nn.Module):
 def fit(data: Path, run: Path, limit: int, **train: Any) -> tuple[Any, list[str]]:
     events: list[Event] = []
     result = siamkit.fit(
-        data=data, backbone=Small(limit), freeze="full", epochs=2, batch_size=8, image_size=32,
+        data=data, backbone=Small(limit), head="residual", freeze="full", epochs=2, batch_size=8,
+        image_size=32,
         run_dir=run, engine={"cut": "off"}, listeners=[events.append], train=train,
     )  # fmt: skip
     return result, [e.data["text"] for e in events if "out of memory" in e.data.get("text", "")]
