@@ -5,8 +5,9 @@
 
 ``quality`` trains a run on half of the classes (or takes one), prunes it, and prints both on the
 quarter of the classes that took no part in any choice. ``speed`` prunes a network of random weights
-by its outputs for noise. Both networks are timed in turns in one process: the figures are ratios
-of medians.
+by its outputs for noise. Both networks are timed in turns in one process, as the commands run them:
+in their memory layout, with huge pages, and also with the kernels that embed images. The figures
+are ratios of medians.
 """
 
 from __future__ import annotations
@@ -14,15 +15,22 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from defaults import images_of, three_parts
+
+from siamkit.cli.imports import HUGE_PAGES
+
+os.environ.setdefault(HUGE_PAGES, "1")  # torch reads it when it is imported
 
 import siamkit
 
@@ -31,6 +39,7 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from siamkit.compress.latency import speeds
+    from siamkit.model.device import place
 
     torch.set_num_threads(options.threads)
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -57,14 +66,16 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
         print(result)
         epochs = siamkit.api.open_run(result.run_dir).history
         nets = {"before": siamkit.load_model(run), "after": siamkit.load_model(result.run_dir)}
-        size = nets["before"].preprocessing.size
-        fast = speeds(nets, torch.randn(1, 3, *size), seconds=20)
+        nets = {name: place(net.eval(), torch.device("cpu")) for name, net in nets.items()}
+        image = torch.randn(1, 3, *nets["before"].preprocessing.size)
+        fast, by_kernel = speeds(nets, image, seconds=20), kernels(nets, image)
     before, after = result.before, result.after
     return {
         "ratio": options.ratio,
         "flops": after["flops"] / before["flops"],
         "parameters": after["parameters"] / before["parameters"],
         **ratios(fast),
+        **by_kernel,
         "recall_before": before["recall@1"],
         "recall_after": after["recall@1"],
         "map_before": before["map@r"],
@@ -84,6 +95,24 @@ def ratios(measured: dict[str, dict[str, float]]) -> dict[str, float]:
     }
 
 
+def kernels(nets: Mapping[str, Any], image: Any, seconds: float = 5.0) -> dict[str, float]:
+    """Return how much faster the pruned network is with the kernels that embed images."""
+    from siamkit.engine.kernels import batch_size, build_kernel
+    from siamkit.inference.export.timing import medians
+
+    found = {}
+    for kernel in ("folded", "onnxruntime"):
+        for count in (1, batch_size("cpu"), 32):
+            images = image.repeat(count, 1, 1, 1)
+            calls = {
+                name: partial(build_kernel(kernel, net, images), images)
+                for name, net in nets.items()
+            }
+            times = medians(calls, seconds)
+            found[f"faster_{kernel}_{count}"] = times["before"] / times["after"]
+    return found
+
+
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
@@ -94,6 +123,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     from siamkit.compress.latency import speeds
     from siamkit.compress.reconstruct import moments
     from siamkit.compress.shrink import operations
+    from siamkit.model.device import place
 
     torch.set_num_threads(options.threads)
     net = siamkit.create_model(options.backbone, pretrained=False, image_size=options.size)
@@ -106,12 +136,15 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     removed = choose(found.groups, scores, costs, total * (1 - options.ratio))
     pruned = copy.deepcopy(net)
     found.without(removed).apply(pruned.backbone, "the benchmark")
-    measured = speeds({"before": net.eval(), "after": pruned.eval()}, image, seconds=20)
+    both = {"before": net, "after": pruned}
+    nets = {name: place(each.eval(), image.device) for name, each in both.items()}
+    measured = speeds(nets, image, seconds=20)
     return {
         "backbone": options.backbone,
         "ratio": options.ratio,
         "flops": operations(pruned, torch.device("cpu")) / total,
         **ratios(measured),
+        **kernels(nets, image),
         **{f"{name}_{key}": v for name, each in measured.items() for key, v in each.items()},
     }
 
