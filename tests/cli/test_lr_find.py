@@ -12,7 +12,7 @@ from .conftest import Cli
 QUICK = (
     "--backbone", "timm:test_resnet", "--no-pretrained", "--image-size", "32", "--epochs", "3",
     "--batch-size", "8", "--set", "train.images_per_class=2", "--loss", "triplet",
-    "--workers", "0", "--set", "freeze.warmup=1",
+    "--workers", "0", "--set", "freeze.warmup=1", "--head", "mlp",
 )  # fmt: skip
 
 
