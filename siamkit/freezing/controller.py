@@ -108,7 +108,7 @@ class FreezeController:
         _check(self._plain, now, type(self.net).__name__)
         plan = self._own(plan)
         before = self.plan and status(self._plain, self.plan, self.sizes)
-        self.net.zero_grad()
+        self.net.zero_grad(set_to_none=True)
         for name, parameter in named_parameters(self.net):
             parameter.requires_grad_(name in plan.trainable)
         self._set_modes(plan)

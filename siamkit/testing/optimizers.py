@@ -64,7 +64,7 @@ def _groups(net: nn.Sequential) -> Groups:
 
 def _step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int, expect: Expect) -> float:
     inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed % 3))
-    optimizer.zero_grad()
+    optimizer.zero_grad(set_to_none=True)
     loss: Tensor = (net(inputs) - inputs[:, :2]).square().mean()
     loss.backward()
     with expect.during("in step()", "Training would stop there."):

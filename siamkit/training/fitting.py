@@ -90,7 +90,7 @@ def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) ->
 
 def free_memory(setup: Setup) -> None:
     """Free the gradients of a step that failed, and what torch keeps for later use."""
-    setup.optimizer.zero_grad()
+    setup.optimizer.zero_grad(set_to_none=True)
     release_unused(setup.device)
 
 

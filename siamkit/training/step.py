@@ -164,7 +164,7 @@ class Stepper:
             PluginError: The loss gives no gradient.
             ResourceError: The memory is too small for the loss alone, or ran out in the update.
         """
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
         self._embedded.clear()
         self._seed, self._pass = seed, 0
         try:
@@ -264,7 +264,7 @@ class Stepper:
             # The fp16 scaler provokes this on purpose, and halves its scale. Below a scale of one,
             # that no longer helps.
             if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
-                self.optimizer.zero_grad()
+                self.optimizer.zero_grad(set_to_none=True)
                 raise self._not_finite("the gradient", float(norm))
         else:
             if self.clip_norm is not None:
