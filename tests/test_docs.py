@@ -339,9 +339,9 @@ def test_the_objects_of_the_howto_train_and_resume(image_folder, tmp_path, monke
         if match[1] == "python":
             exec(match[2], names)
     assert (tmp_path / "runs/own/config.yaml").exists()
-    assert names["embeddings"].shape == (48, 64)
+    assert names["embeddings"].shape == (48, 32 + 64)
     assert names["net"].embedding_dim == 64
-    assert "torch.Size([48, 64])" in capsys.readouterr().out
+    assert "torch.Size([48, 96])" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ WITHOUT = "residual"
 def default_head(config: RunConfig, registry: Registry, backbone: Backbone) -> HeadConfig:
     """Return the head for a backbone and images with labels, if the config names none.
 
-    A backbone with fewer stages than the head would read is read from its first one.
+    A backbone with fewer stages than the head would read is read from its first one. Embeddings are
+    never wider than what the head reads: a linear map gives no more directions.
 
     Args:
         config: The config.
@@ -39,9 +40,10 @@ def default_head(config: RunConfig, registry: Registry, backbone: Backbone) -> H
     assert isinstance(options, StageOptions)
     stages = min(options.stages, len(backbone.stages()))
     try:
-        StageReader(backbone, outputs_of(backbone, stages))
+        width = StageReader(backbone, outputs_of(backbone, stages)).width
     except ConfigError:
         if not config.train.epochs:
             raise
         return named_head(WITHOUT, normalize, registry)
-    return named_head(CLOSED_FORM, normalize, registry, stages=stages)
+    dim = min(options.model_dump()["dim"], width)
+    return named_head(CLOSED_FORM, normalize, registry, stages=stages, dim=dim)

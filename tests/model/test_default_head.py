@@ -71,6 +71,10 @@ def test_whether_embeddings_are_normalised_stays():
     assert int8["normalize"] is False
 
 
+def test_embeddings_are_not_wider_than_what_is_read():
+    assert chosen(Short())["dim"] == 4 + 6
+
+
 def test_a_short_backbone_is_read_from_its_first_stage():
     model = backbone(Short())
     head = chosen(Short())
