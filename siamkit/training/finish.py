@@ -11,9 +11,9 @@ from siamkit.runs import checkpoint
 from siamkit.runs.calibration import calibrate_run, calibration_of
 from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.held_out import HeldOut
+from siamkit.training.late_sets import stocked
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
-from siamkit.training.solving import stocked
 from siamkit.training.tensors import load_model_tensors
 
 

@@ -25,11 +25,12 @@ from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup
 from siamkit.training.epoch import EpochTrainer
 from siamkit.training.forecast import forecast
+from siamkit.training.late_sets import stocked
 from siamkit.training.loading import PROBE, SOLVE, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.signals import StopRequest
-from siamkit.training.solving import read_training, solve, stocked
+from siamkit.training.solving import read_training, solve
 from siamkit.training.state import (
     BEFORE,
     NO_LOSS,

@@ -8,13 +8,14 @@ from torch import Tensor
 from siamkit.data.splits import Splits
 from siamkit.engine.execution import Engine
 from siamkit.engine.phase import Execution
-from siamkit.errors import ConfigError, ResourceError, calling
+from siamkit.errors import ConfigError, calling
 from siamkit.interfaces import HEAD
 from siamkit.model.siamese import plugins_of
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
+from siamkit.training.late_sets import stocked
 from siamkit.training.loading import SOLVE
-from siamkit.training.scoring import NAMES, Scorer
+from siamkit.training.scoring import Scorer
 
 
 def require_solvable(setup: Setup, splits: Splits) -> None:
@@ -55,32 +56,6 @@ def read_training(scorer: Scorer, engine: Engine, execution: Execution | None) -
         return torch.from_numpy(scorer.embedded(SOLVE, scorer.setup.net.extractor, None))
     ready = stocked(scorer, engine, execution, SOLVE)
     return torch.from_numpy(scorer.read(SOLVE, execution, live=not ready))
-
-
-def stocked(scorer: Scorer, engine: Engine, execution: Execution, name: str) -> bool:
-    """Compute and store the rows of an image set that is not evaluated in every epoch.
-
-    Args:
-        scorer: Embeds the images.
-        engine: The engine of the run.
-        execution: The execution of the current phase.
-        name: The image set.
-
-    Returns:
-        Whether the set can be read from the cache: the rows are exact, the network is the one that
-        they are of, and the disk has room.
-    """
-    # Rows of another network would stay in the cache, for other runs to read.
-    if not execution.decision.keeps_exact_rows or not scorer.is_intact(execution):
-        return False
-    try:
-        engine.stock(execution, name)
-    except ResourceError as error:
-        words = NAMES.get(name, name)
-        text = f"the {words} images are embedded without the cache: {error.what}"
-        scorer.emit("notice", {"text": text})
-        return False
-    return True
 
 
 def solve(setup: Setup, read: Tensor, labels: Tensor) -> None:

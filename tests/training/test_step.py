@@ -61,6 +61,27 @@ def passes(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[LossWork
     return [LossWork(iter(split(images, labels, cuts)), len(cuts), None, 1.0)]
 
 
+class Keeping(torch.optim.SGD):
+    """An optimizer that zeroes gradients in place by default, as torch's did before 2.0."""
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        super().zero_grad(set_to_none)
+
+
+def test_what_was_frozen_between_two_steps_stays_under_an_optimizer_that_keeps_gradients() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = Keeping(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    stepper = Stepper(net, MeanSquare(), optimizer, CPU, "fp32")  # type: ignore[arg-type]
+    step = torch.randn(4, 3), torch.arange(4), [4]
+    stepper(batches(*step))
+    net.linear.weight.requires_grad_(False)
+    weight, bias = (p.detach().clone() for p in (net.linear.weight, net.linear.bias))
+    stepper(batches(*step))
+    assert torch.equal(net.linear.weight, weight)
+    assert not torch.equal(net.linear.bias, bias)
+
+
 class Given(Loss):
     """A loss made of a function."""
 
