@@ -25,6 +25,7 @@ from torch import nn
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.freezing import proof
 from siamkit.freezing.hold import hold, release
+from siamkit.freezing.processes import require_same
 from siamkit.freezing.schedule import StageStatus, norm_mode, status
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.fingerprint import mark_of
@@ -98,15 +99,19 @@ class FreezeController:
         """Apply ``plan``, and return the changes of the stages whose status changes.
 
         Call this method between optimizer steps. It takes new fingerprints of all frozen tensors.
+        In a process group of ``torch.distributed``, call it in each process: it waits for the
+        others, and compares their plans with this one.
 
         Raises:
             ConfigError: The plan names a parameter that the network doesn't have, or trains one
-                that was frozen when ``DistributedDataParallel`` was built. Or the parameters of the
-                network are no longer those of its stages.
+                that was frozen when ``DistributedDataParallel`` was built. Or the plans of the
+                processes differ. Or the parameters of the network are no longer those of its
+                stages.
         """
         now = {name: p.numel() for name, p in named_parameters(self.net)}
         _check(self._plain, now, type(self.net).__name__)
         plan = self._own(plan)
+        require_same(plan.trainable)
         before = self.plan and status(self._plain, self.plan, self.sizes)
         self.net.zero_grad(set_to_none=True)
         for name, parameter in named_parameters(self.net):

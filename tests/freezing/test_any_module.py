@@ -270,12 +270,82 @@ if __name__ == "__main__":
 """
 
 
+DIFFERENT_PLANS = """
+import sys, torch
+from torch import nn
+from siamkit.errors import ConfigError
+from siamkit.freezing import FreezeController, discover_stages
+from siamkit.interfaces import FreezePlan
+
+def work(rank, file):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    stages = discover_stages(net, torch.zeros(1, 3), head="2")
+    controller = FreezeController(net, stages)
+    controller.apply(FreezePlan.of(stages, ["1"]))
+    # The layers have the same shapes, so DistributedDataParallel would notice nothing.
+    try:
+        controller.apply(FreezePlan.of(stages, [str(rank)]))
+    except ConfigError as error:
+        assert "the processes 0 and 1 train different parameters" in str(error), error
+        state = "frozen" if rank else "trained"
+        assert f"0.bias, which is {state} in this process" in str(error), error
+    else:
+        raise AssertionError("different plans")
+    assert controller.plan == FreezePlan.of(stages, ["1"])
+    assert {n for n, p in net.named_parameters() if p.requires_grad} == controller.plan.trainable
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
+"""
+
+
+NOT_A_NUMBER = """
+import sys, torch
+from torch import nn
+from siamkit.freezing import FreezeController, discover_stages
+from siamkit.interfaces import FreezePlan
+
+def work(rank, file):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    stages = discover_stages(net, torch.zeros(1, 3), head="1")
+    controller = FreezeController(net, stages)
+    controller.apply(FreezePlan.of(stages, []))
+    wrapped = nn.parallel.DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    images = torch.randn(4, 3)
+    steps = 0
+    for step in range(4):
+        bad = float("nan") if (rank, step) == (1, 2) else 1.0
+        (wrapped(images).square().sum() * bad).backward()
+        try:
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0, error_if_nonfinite=True)
+        except RuntimeError:
+            break
+        optimizer.step()
+        optimizer.zero_grad()
+        steps += 1
+    assert steps == 2, steps
+    assert all(p.isfinite().all() for p in net.parameters())
+    controller.verify("the end")
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
         pytest.param(TWO_PROCESSES, id="unfreezing under a live wrapper is refused"),
         pytest.param(PHASES, id="gradients are equal at the first step of each phase"),
+        pytest.param(DIFFERENT_PLANS, id="different plans are refused in each process"),
+        pytest.param(NOT_A_NUMBER, id="NaN in one process stops all in the same step"),
     ],
 )
 def test_several_processes(code: str, tmp_path: Path) -> None:
@@ -283,7 +353,7 @@ def test_several_processes(code: str, tmp_path: Path) -> None:
     script.write_text(code)
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "group")],
-        check=False, capture_output=True, text=True, timeout=120,
+        check=False, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
