@@ -101,8 +101,8 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="The time that all runs may take together, such as 30m or 2h. The worse half of the "
-        "arms stops when it is too short for all. Default: no limit.",
+        help="The time that all runs may take together, such as 30m or 2h. If it is too short for "
+        "all arms, the worse half stops. Default: no limit.",
         rich_help_panel=_PROTOCOL,
     ),
 ]
