@@ -295,7 +295,7 @@ def commands() -> str:
     parts = []
     for path, command in _walk(typer.main.get_command(app), "siamkit"):
         usage = " ".join([path, *_usage(command)])
-        rows = [[_spelled(p), p.help or ""] for p in command.params if p.help]
+        rows = [[_spelled(p), _explained(p)] for p in command.params if p.help]
         parts += [f"## `{path}`", f"```text\n{usage}\n```", inspect.cleandoc(command.help or "")]
         parts += [table("argument or option|meaning", rows)] if rows else []
         if command.epilog:
@@ -328,6 +328,13 @@ def _spelled(parameter: Any) -> str:
     if parameter.is_flag:
         return names
     return names[:-1] + f" {parameter.metavar or parameter.name.upper()}`"
+
+
+def _explained(parameter: Any) -> str:
+    """Return the help of a parameter, with the default that ``--help`` shows beside it."""
+    default = parameter.default
+    shown = isinstance(default, str | int | float) and not isinstance(default, bool)
+    return f"{parameter.help} Default: {default}." if shown else parameter.help
 
 
 # --- the architecture ----------------------------------------------------------------------------

@@ -72,6 +72,12 @@ def test_every_generated_block_stands_in_some_page():
     assert used == set(GENERATOR.BLOCKS)
 
 
+def test_the_defaults_of_options_stand_in_the_reference():
+    text = read(DOCS / "reference/cli.md")
+    assert "| `-k K` | Results per query. Default: 10. |" in text
+    assert [line for line in text.splitlines() if line.count("Default: ") > 1] == []
+
+
 def test_a_stale_page_is_noticed(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- generated: exit-codes -->\nold\n<!-- end -->\nb\n")

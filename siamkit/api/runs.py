@@ -56,7 +56,8 @@ def create_model(
         weights: A file with weights of the backbone, to load instead of pretrained ones:
             ``.safetensors``, ``.pth``, ``.pt`` or ``.bin``.
         head: A head's name, its name and options (``{"name": "mlp", "dim": 64}``), or a module from
-            features ``[N, D]`` to embeddings, which is copied.
+            features ``[N, D]`` to embeddings, which is copied. The default is not that of a run,
+            which computes ``multistage`` from its images.
         in_chans: Channels per image.
         image_size: Height and width in pixels; None: the backbone's own size.
         **options: Options of the backbone.

@@ -101,8 +101,8 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="The time that all runs may take together, such as 30m or 2h. The worse half of the "
-        "arms stops when it is too short for all. Default: no limit.",
+        help="The time that all runs may take together, such as 30m or 2h. If it is too short for "
+        "all arms, the worse half stops. Default: no limit.",
         rich_help_panel=_PROTOCOL,
     ),
 ]
@@ -156,8 +156,9 @@ def compare(
 
     Every combination of the given values is an arm. Each arm is trained on the same classes with
     the same seeds, and measured on classes that it never saw. The backbone without training and
-    the head in closed form are always compared too. Takes the flags of 'train' for what all arms
-    have in common. Several presets after --augment, separated by commas, are compared as well.
+    the head in closed form are always compared too. DATA must be images with labels. Takes the
+    flags of 'train' for what all arms have in common, except --run-dir, --report and --track.
+    Several presets after --augment, separated by commas, are compared as well.
     """
     policy = _listed(policies)
     axes = {

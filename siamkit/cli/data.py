@@ -60,9 +60,9 @@ def check(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="A run, or a model that 'siamkit export' wrote. Its embedding is asked for "
-            "suspicious labels, near duplicates, and classes that look like one or like two. "
-            "Default: no model is asked.",
+            help="Also list suspicious labels, near duplicates, and classes that look like one or "
+            "like two, by the embedding of this run, or of a model that 'siamkit export' wrote. "
+            "Default: check only the files and the splits.",
             autocompletion=completion.runs,
         ),
     ] = None,

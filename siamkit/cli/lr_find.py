@@ -66,8 +66,9 @@ def lr_find(
     """Find a learning rate by a range test, without training a run.
 
     Takes the same flags as 'train', and tests the network, the data, the loss and the optimizer
-    that 'train' would use. The rate rises from step to step until the loss diverges. The suggested
-    rate is that of the head, for --lr of 'train'; '--lr auto' finds and uses it.
+    that 'train' would use. The rate rises from step to step, until the loss has fallen and rises
+    again. The suggested rate is that of the head, for --lr of 'train'; '--lr auto' finds and uses
+    it.
     """
     with heavy_imports(announced=True):
         from siamkit import api

@@ -1,4 +1,4 @@
-"""The flags that describe a run, shared by ``train``, ``lr-find``, ``inspect``, ``config show``."""
+"""The flags that describe a run, shared by ``train`` and the commands that ask about a training."""
 
 from __future__ import annotations
 

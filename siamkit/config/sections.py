@@ -82,8 +82,8 @@ class HeadConfig(Component):
     name: str = Field(
         AUTO,
         description="The name of the entry. auto: multistage. Where that cannot be computed, "
-        "residual: for pairs and triplets, with an int8 prefix, and for backbones whose stages "
-        "cannot be read.",
+        "residual: for pairs and triplets, with an int8 prefix, with train.grad_checkpointing, and "
+        "for backbones whose stages cannot be read.",
     )
     normalize: bool = Field(True, description="L2-normalise the embedding.")
 

@@ -29,10 +29,11 @@ _GB = 1_000_000_000
 VAL, PROBE, TEST = "val", "probe", "test"
 
 SOLVE = "solve"
+"""The training images without augmentation, from which a head in closed form is computed."""
+
 SOLVED = 10_000
 """The most training images that a head is computed from in closed form. Time and memory grow with
 them, and so many determine the covariance of features of any usual width."""
-"""The training images without augmentation, from which a head in closed form is computed."""
 
 SECOND = "second"
 """The training images in a second view, for losses that compare two views of each image."""
