@@ -37,6 +37,22 @@ _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 """A lock per backbone: only one thread at a time may follow a backbone's forward."""
 
 
+class UnreadStage(ConfigError):
+    """A stage that the head reads did not run in a forward.
+
+    Args:
+        stage: The name of the module that gives the stage's output.
+    """
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(
+            f"the head reads the output of {stage!r}, which did not run in this forward: the "
+            "backbone skips it for some batches, or in one of the modes train and eval",
+            hint=f"use another head, such as {setting('head.name', 'residual')}",
+        )
+        self.stage = stage
+
+
 class Pool(nn.Module):
     """Averages a stage's output over its positions, and L2-normalises the means.
 
@@ -85,7 +101,11 @@ class StageReader(nn.Module):
         self.width = sum(widths) + backbone.embedding_dim
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the parts of all stages ``[N, D]``, side by side."""
+        """Return the parts of all stages ``[N, D]``, side by side.
+
+        Raises:
+            UnreadStage: The backbone skipped one of the stages.
+        """
         (backbone,) = self._backbone
         parts: dict[str, Tensor] = {}
 
@@ -94,6 +114,9 @@ class StageReader(nn.Module):
 
         with _following(backbone, self._outputs, note):
             features = backbone(images)
+        for name in self._outputs:
+            if name not in parts:
+                raise UnreadStage(name)
         return torch.cat([*(parts[name] for name in self._outputs), unit(features.float())], 1)
 
     def own(self, read: Tensor) -> Tensor:

@@ -72,6 +72,23 @@ def test_the_reader_leaves_names_and_hooks_of_the_backbone_as_they_are(net: Siam
     assert not any(m._forward_hooks for m in net.modules())
 
 
+def test_a_stage_that_is_skipped_in_training_is_named():
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.last = nn.Conv2d(4, 5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.last(x if self.training else self.second(x)).mean((2, 3))
+
+    net = siamkit.create_model(Skipping(), head={"name": "multistage", "stages": 2}, image_size=32)
+    net.eval()(images())
+    with pytest.raises(ConfigError, match=r"'model.second', which did not run.*residual"):
+        net.train()(images())
+
+
 def test_gradients_reach_every_stage(net: SiameseNet):
     net.train()
     net(images()).sum().backward()
