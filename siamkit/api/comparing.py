@@ -128,7 +128,7 @@ def compare(
         train = base.train.model_copy(update={"monitor": metric})
         base = base.model_copy(update={"train": train})
     first = base.train.seed
-    arms = arms_of(axes or {"freeze.name": (base.freeze.name,)})
+    arms = arms_of(axes or {"freeze.name": (base.freeze.name,)}, base.head.name)
     plan = Plan(
         tuple(keeping(arm, wished, known) if arm.trains else arm for arm in arms),
         whole_number(folds, argument("folds"), least=2),

@@ -7,13 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from siamkit.config import COMPONENT_MODELS, KEPT_KEYS, MAIN_KEYS, nested
+from siamkit.config import AUTO, COMPONENT_MODELS, KEPT_KEYS, MAIN_KEYS, nested
 from siamkit.errors import SiamkitError
 from siamkit.registry import Registry
 
 UNTRAINED, CLOSED = "untrained", "closed form"
 """The names of the networks without training: the backbone's features, and the head in closed
 form."""
+
+_CLOSED_FORM = "multistage"  # siamkit.model.default_head has this name too, but imports torch
 
 _BARE = {f"{section}.name" for section in COMPONENT_MODELS} | {
     f"{section}.{key}" for section, key in MAIN_KEYS.items()
@@ -40,11 +42,12 @@ class Arm:
         return nested(self.values)
 
 
-def arms_of(axes: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
+def arms_of(axes: Mapping[str, Sequence[Any]], head: str = AUTO) -> tuple[Arm, ...]:
     """Return an arm for each combination of values, after the arms that are not trained.
 
     Args:
         axes: The values to try, by dotted key; at least one each.
+        head: The name of the head of the base config.
     """
     varied = [key for key, values in axes.items() if len(values) > 1]
     arms = []
@@ -52,7 +55,7 @@ def arms_of(axes: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
         values = dict(zip(axes, chosen, strict=True))
         shown = varied or list(axes)
         arms.append(Arm(", ".join(_label(key, values[key]) for key in shown), values))
-    return (*without_training(axes.get("backbone.name", (None,))), *arms)
+    return (*without_training(head, axes.get("backbone.name", (None,))), *arms)
 
 
 def keeping(arm: Arm, own: Mapping[str, Any], registries: Mapping[str, Registry]) -> Arm:
@@ -88,14 +91,23 @@ def _options(registry: Registry, name: str) -> Collection[str]:
         return ()
 
 
-def without_training(backbones: Sequence[Any] = (None,)) -> list[Arm]:
-    """Return the arms that are not trained, for each backbone; None is the config's own."""
+def without_training(head: str = AUTO, backbones: Sequence[Any] = (None,)) -> list[Arm]:
+    """Return the arms that are not trained.
+
+    The closed form is the default head, which fits any backbone, or the one that the base config
+    names, with its options.
+
+    Args:
+        head: The name of the head of the base config.
+        backbones: The backbones; None is the config's own.
+    """
+    closed = _CLOSED_FORM if head == _CLOSED_FORM else AUTO
     arms = []
     for backbone in backbones:
         own = {} if backbone is None else {"backbone.name": backbone}
         of = f" {backbone}" if len(backbones) > 1 else ""
-        for name, head in ((UNTRAINED, "identity"), (CLOSED, "multistage")):
-            still = {"head.name": head, "freeze.name": "freeze-all", "train.epochs": 0}
+        for name, own_head in ((UNTRAINED, "identity"), (CLOSED, closed)):
+            still = {"head.name": own_head, "freeze.name": "freeze-all", "train.epochs": 0}
             arms.append(Arm(f"{name}{of}", {**own, **still}, trains=False))
     return arms
 

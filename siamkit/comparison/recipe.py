@@ -21,6 +21,7 @@ from siamkit.comparison.candidates import candidates, keys
 from siamkit.comparison.compare import Compared, compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.folds import Images, divide, write_tables
+from siamkit.comparison.heads import readable
 from siamkit.comparison.pace import FEWEST, Lengths, Pace, training_epochs, trial_lengths
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
@@ -130,8 +131,11 @@ def choose_recipe(
     train = base.train.model_copy(update={"epoch_steps": base.train.epoch_steps or _EPOCH})
     base = base.model_copy(update={"train": train})
     images, splits = _training(base)
+    arms = readable(arms, base, registries)
     seed, trials = base.train.seed, _TRIALS * budget
-    plan = Plan((*without_training(), *arms), _folds(images, seed), (seed,), budget=trials)
+    plan = Plan(
+        (*without_training(base.head.name), *arms), _folds(images, seed), (seed,), budget=trials
+    )
     part = divide(images, plan).sets[plan.rounds[0]]["train"]
     steps = _steps(base, registries, arms[0], part)
     if is_there(place.plan):  # a comparison that was stopped keeps its lengths
@@ -150,7 +154,7 @@ def choose_recipe(
         most = max(budget, least + pace.of(max(1, FEWEST // steps), steps) + _REPORT)
         tell(Outlook(budget, most, lengths.arms))
     tried = arms[: lengths.arms]
-    plan = replace(plan, arms=(*without_training(), *tried))
+    plan = replace(plan, arms=(*without_training(base.head.name), *tried))
     compared = compare(
         plan,
         _with_epochs(base, lengths.epochs),

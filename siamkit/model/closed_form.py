@@ -6,6 +6,7 @@ with one image say nothing about the spread within a class, so they only count f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,8 @@ class and as good on larger ones (``tests/benchmarks/closed_form.py``).
 _RIDGE = 1e-10
 """A share of a variance that counts as nothing.
 
-So much of the mean variance is added to each variance, for features without any spread.
+So much of the mean variance is added to each variance. Less than this share of the whole variance
+is rounding errors, as between copies of one image.
 """
 
 
@@ -64,26 +66,14 @@ def wccn(features: Matrix, labels: NDArray[np.int64], width: int) -> Affine:
     Raises:
         DataError: No class has two images.
     """
-    from scipy.linalg import solve_triangular
-    from sklearn.covariance import ledoit_wolf_shrinkage  # importing it takes half a second
-
-    mean = features.mean(0)
-    residuals = _residuals(features, labels)
-    covariance = residuals.T @ residuals / len(residuals)
-    shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True)
-    covariance = _shrunk(covariance, min(_FACTOR * shrinkage, 1.0))
-    # Any root of the inverse whitens. The roots differ by a rotation, which PCA undoes.
-    lower = np.linalg.cholesky(covariance)  # [D, D]; its inverse is such a root
-    whitened = solve_triangular(lower, (features - mean).T, lower=True).T  # [N, D]
-    directions = _principal(whitened, width)  # [E, D]
-    weight = solve_triangular(lower, directions.T, lower=True, trans="T").T  # [E, D]
-    return _affine(weight, mean, width)
+    return _whitened(features, labels, lambda whitened: _principal(whitened, width), width)
 
 
 def lda(features: Matrix, labels: NDArray[np.int64], width: int) -> Affine:
     """Return linear discriminant analysis with a shrunk covariance (Fisher 1936).
 
-    There are at most as many directions as classes less one.
+    The features are whitened as by :func:`wccn`. Then PCA keeps the directions in which the means
+    of the classes vary most. There are at most as many directions as classes less one.
 
     Args:
         features: ``[N, D]``.
@@ -93,19 +83,62 @@ def lda(features: Matrix, labels: NDArray[np.int64], width: int) -> Affine:
     Raises:
         DataError: No class has two images, or there is only one class.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    _residuals(features, labels)
-    if len(np.unique(labels)) < 2:
+    classes = len(np.unique(labels))
+    if classes < 2:
         raise DataError("LDA needs two classes or more", got=1)
-    fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(features, labels)
-    directions = fitted.scalings_.T[: len(fitted.classes_) - 1]
-    return _affine(directions[:width], features.mean(0), width)
+
+    def between(whitened: Matrix) -> Matrix:
+        return _principal(_means(whitened, labels), min(width, classes - 1))
+
+    return _whitened(features, labels, between, width)
+
+
+def _whitened(
+    features: Matrix,
+    labels: NDArray[np.int64],
+    chosen: Callable[[Matrix], Matrix],
+    width: int,
+) -> Affine:
+    """Return the map that whitens by the covariance within classes, and keeps some directions.
+
+    Args:
+        features: ``[N, D]``.
+        labels: ``[N]``, the class of each row.
+        chosen: Returns the directions to keep ``[E, D]``, given the whitened features ``[N, D]``.
+        width: The width of the embeddings.
+    """
+    from scipy.linalg import solve_triangular
+
+    mean = features.mean(0)
+    covariance = _within(features, labels)
+    # Any root of the inverse whitens. The roots differ by a rotation, which PCA undoes.
+    lower = np.linalg.cholesky(covariance)  # [D, D]; its inverse is such a root
+    whitened = solve_triangular(lower, (features - mean).T, lower=True).T  # [N, D]
+    directions = chosen(whitened)  # [E, D]
+    weight = solve_triangular(lower, directions.T, lower=True, trans="T").T  # [E, D]
+    return _affine(weight, mean, width)
+
+
+def _within(features: Matrix, labels: NDArray[np.int64]) -> Matrix:
+    """Return the shrunk covariance within classes ``[D, D]``; the identity if there is no spread.
+
+    Raises:
+        DataError: No class has two rows.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage  # importing it takes half a second
+
+    residuals = _residuals(features, labels)
+    if residuals.var(0).sum() <= _RIDGE * features.var(0).sum():
+        return np.eye(features.shape[1])
+    covariance = residuals.T @ residuals / len(residuals)
+    shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True)
+    # Two rows mirror each other, so they seem to agree, but tell of one direction only.
+    return _shrunk(covariance, 1.0 if len(residuals) == 2 else min(_FACTOR * shrinkage, 1.0))
 
 
 def _shrunk(covariance: Matrix, shrinkage: float) -> Matrix:
     """Return a covariance, drawn to a multiple of the identity of the same trace."""
-    variance = np.trace(covariance) / len(covariance) or 1.0
+    variance = np.trace(covariance) / len(covariance)
     shrunk: Matrix = (1 - shrinkage) * covariance
     shrunk[np.diag_indices_from(shrunk)] += (shrinkage + _RIDGE) * variance
     return shrunk
@@ -118,18 +151,25 @@ def _residuals(features: Matrix, labels: NDArray[np.int64]) -> Matrix:
         DataError: No class has two rows.
     """
     _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(counts), features.shape[1]))
-    np.add.at(sums, index, features)
     rows = counts[index] > 1
     if not rows.any():
         raise DataError(
             "a head in closed form needs a class with two images or more",
             got=f"{len(counts)} classes with one image each",
         )
-    residuals: Matrix = (features - (sums / counts[:, None])[index])[rows]
+    residuals: Matrix = (features - _means(features, labels))[rows]
     # A class of n images has n - 1 degrees of freedom.
     scale = np.sqrt(counts[index] / np.maximum(counts[index] - 1, 1))[rows]
     return residuals * scale[:, None]
+
+
+def _means(features: Matrix, labels: NDArray[np.int64]) -> Matrix:
+    """Return the mean of its class for each row ``[N, D]``."""
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), features.shape[1]))
+    np.add.at(sums, index, features)
+    means: Matrix = (sums / counts[:, None])[index]
+    return means
 
 
 def _principal(centred: Matrix, width: int) -> Matrix:

@@ -37,6 +37,22 @@ _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 """A lock per backbone: only one thread at a time may follow a backbone's forward."""
 
 
+class UnreadStage(ConfigError):
+    """A stage that the head reads did not run in a forward.
+
+    Args:
+        stage: The name of the module that gives the stage's output.
+    """
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(
+            f"the head reads the output of {stage!r}, which did not run in this forward: the "
+            "backbone skips it for some batches, or in one of the modes train and eval",
+            hint=f"use another head, such as {setting('head.name', 'residual')}",
+        )
+        self.stage = stage
+
+
 class Pool(nn.Module):
     """Averages a stage's output over its positions, and L2-normalises the means.
 
@@ -85,7 +101,11 @@ class StageReader(nn.Module):
         self.width = sum(widths) + backbone.embedding_dim
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the parts of all stages ``[N, D]``, side by side."""
+        """Return the parts of all stages ``[N, D]``, side by side.
+
+        Raises:
+            UnreadStage: The backbone skipped one of the stages.
+        """
         (backbone,) = self._backbone
         parts: dict[str, Tensor] = {}
 
@@ -94,6 +114,9 @@ class StageReader(nn.Module):
 
         with _following(backbone, self._outputs, note):
             features = backbone(images)
+        for name in self._outputs:
+            if name not in parts:
+                raise UnreadStage(name)
         return torch.cat([*(parts[name] for name in self._outputs), unit(features.float())], 1)
 
     def own(self, read: Tensor) -> Tensor:
@@ -160,20 +183,26 @@ def stage_outputs(
 def _measured(backbone: Backbone, outputs: Sequence[str]) -> tuple[list[str], list[int]]:
     """Return the layout and the width of each stage's output."""
     images = backbone.preprocessing
-    shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in outputs}
 
-    def note(name: str, output: Any) -> None:
-        if isinstance(output, Tensor):
-            shapes[name].append(tuple(output.shape))
+    def run(size: tuple[int, int], count: int) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
 
-    with evaluating(backbone), eagerly(), _following(backbone, outputs, note):
-        backbone(blank(backbone, images.channels, images.size))
-        for size in other_sizes(images.size):
-            try:
-                backbone(blank(backbone, images.channels, size))
-            except Exception:  # some backbones accept images of one size only
-                continue
-            break
+        def note(name: str, output: Any) -> None:
+            if isinstance(output, Tensor):
+                found[name] = tuple(output.shape)
+
+        with evaluating(backbone), eagerly(), _following(backbone, outputs, note):
+            backbone(blank(backbone, images.channels, size).repeat(count, 1, 1, 1))
+        return found
+
+    runs = [run(images.size, 1)]
+    for size in (*other_sizes(images.size), images.size):
+        try:
+            runs.append(run(size, 2))  # two images tell which axis is theirs
+        except Exception:  # some backbones accept images of one size only
+            continue
+        break
+    shapes = {name: [found[name] for found in runs if name in found] for name in outputs}
     square = images.size[0] == images.size[1]
     layouts = [_layout(name, shapes[name], square, backbone.embedding_dim) for name in outputs]
     widths = [shapes[name][0][of.index("C")] for name, of in zip(outputs, layouts, strict=True)]
@@ -186,17 +215,41 @@ def _layout(name: str, shapes: list[tuple[int, ...]], square: bool, width: int) 
     Raises:
         ConfigError: The output is no tensor, or it is not clear which axis holds the channels.
     """
-    layout = infer_layout(shapes, square=square) if shapes else None
-    if layout is None and shapes and len(shapes[0]) == 3 and shapes[0].count(width) == 1:
-        layout = "NLC" if shapes[0][2] == width else "NCL"
+    axis = _images_axis(shapes)
+    layout = None if axis is None else _layout_without(axis, shapes, square, width)
     if layout is None:
         raise ConfigError(
-            f"the output of {name!r} cannot be pooled: it must be one tensor, with the channels "
-            "on an axis that does not depend on the image size",
+            f"the output of {name!r} cannot be pooled: it must be one tensor, with the images on "
+            "one axis, and the channels on an axis that does not depend on the image size",
             got=f"shape {list(shapes[0])}" if shapes else "no tensor",
             hint=f"read fewer stages ({setting('head.stages', 1)}), or use another head",
         )
     return layout
+
+
+def _images_axis(shapes: list[tuple[int, ...]]) -> int | None:
+    """Return the axis that holds the images, given the shapes for one image and for two.
+
+    It is the second one in transformers whose tokens come first. There is none in an output that
+    does not depend on the images, or that holds several windows of each image on the same axis.
+    """
+    if len(shapes) != 2 or len(shapes[0]) != len(shapes[1]):
+        return None
+    pairs = list(zip(*shapes, strict=True))
+    return pairs.index((1, 2)) if (1, 2) in pairs else None
+
+
+def _layout_without(
+    axis: int, shapes: list[tuple[int, ...]], square: bool, width: int
+) -> str | None:
+    """Return the layout of an output with the images on an axis; None if that is not clear."""
+    first, other = ([1, *shape[:axis], *shape[axis + 1 :]] for shape in shapes)
+    layout = infer_layout([first, other], square=square)
+    if layout is None and len(first) == 3 and first.count(width) == 1:
+        layout = "NLC" if first[2] == width else "NCL"
+    if layout is None or axis == 0:
+        return layout
+    return f"{layout[1 : axis + 1]}N{layout[axis + 1 :]}"
 
 
 @contextmanager

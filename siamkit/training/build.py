@@ -31,6 +31,7 @@ from siamkit.model.device import place, resolve_device
 from siamkit.model.generators import seeded
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import BUFFER, Quantized
+from siamkit.model.reading import UnreadStage
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import blank, evaluating
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
@@ -127,7 +128,7 @@ def build(
     schedule.require_trainable(phases)
     controller = FreezeController(net, schedule.stages)
     require_exact(config.train, controller, phases)
-    if config.train.grad_checkpointing:
+    if config.train.grad_checkpointing and config.train.epochs:
         checkpoint_activations(net)
         _require_readable(net)
     return Setup(
@@ -243,9 +244,9 @@ def _require_readable(net: SiameseNet) -> None:
     try:
         with evaluating(net):
             net.reader(blank(net, images.channels, images.size))
-    except KeyError as error:
+    except UnreadStage as error:
         raise ConfigError(
-            f"the head reads stage {error.args[0]!r}, which does not run as a whole if its "
+            f"the head reads stage {error.stage!r}, which does not run as a whole if its "
             "activations are recomputed",
             where="train.grad_checkpointing",
             got=True,

@@ -203,9 +203,14 @@ def _chosen(schedule: FreezeSchedule, phase: int | None, epoch: int | None) -> P
     """Return the phase to test under.
 
     Raises:
-        ConfigError: There is no such phase or epoch, or both are given.
+        ConfigError: There is no such phase or epoch, both are given, or the run has no epochs.
     """
     phases = schedule.phases()
+    if not phases:
+        raise ConfigError(
+            "a run without epochs has no learning rate to find",
+            where="train.epochs", got=0, hint="train for an epoch or more",
+        )  # fmt: skip
     if phase is not None and epoch is not None:
         raise ConfigError(
             f"cannot be combined with {argument('phase')}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -66,8 +67,11 @@ def sample_of(images: ImageSet, most: int, seed: int) -> ImageSet:
     members: dict[int, list[int]] = {}
     for index in rng.permutation(len(images)).tolist():
         members.setdefault(images.samples[index].label, []).append(index)
-    order = sorted(members, key=lambda label: len(members[label]) < 2)[: max(2, most // 2)]
-    each = max(2, most // len(order))
+    order = sorted(members, key=lambda label: len(members[label]) < 2)[: most // 2]
+    sizes = [len(members[label]) for label in order]
+    # Small classes leave their places to the others.
+    counts = range(max(sizes) + 1)
+    each = bisect_right(counts, most, key=lambda n: sum(min(n, size) for size in sizes)) - 1
     return images.subset(index for label in order for index in _both(members[label], images)[:each])
 
 

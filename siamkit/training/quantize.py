@@ -27,7 +27,7 @@ from siamkit.engine.planner import AUTO_VIEWS
 from siamkit.engine.sources import TRAIN
 from siamkit.errors import ConfigError, SiamkitError, is_out_of_memory
 from siamkit.freezing.controller import FreezeController
-from siamkit.interfaces import FreezePlan, Phase
+from siamkit.interfaces import FreezePlan, NormMode, Phase
 from siamkit.model.machine import this_machine
 from siamkit.model.quantized import ROWS, Quantized
 from siamkit.model.trace import evaluating
@@ -255,11 +255,12 @@ def _refused(why: str) -> ConfigError:
 
 
 def _union(phases: Iterable[Phase]) -> FreezePlan:
-    """Return the plan that trains whatever one of the phases trains."""
+    """Return the plan that trains whatever one of the phases trains; without phases, nothing."""
     plans = [phase.plan for phase in phases]
     trainable = frozenset[str]().union(*(plan.trainable for plan in plans))
     norms = {plan.norm for plan in plans}
-    norm = next(n for n in ("train", "affine", "frozen") if n in norms)
+    order: tuple[NormMode, ...] = ("train", "affine", "frozen")
+    norm = next((n for n in order if n in norms), order[-1])
     return FreezePlan(trainable, norm=norm)
 
 

@@ -105,9 +105,11 @@ def planned_steps(
 def visited(images: ImageSet, steps: Sequence[Step]) -> tuple[ImageSet, list[Step]]:
     """Return the images that the steps visit, and the steps with the indices of these images.
 
-    So the test prepares no image that it does not need. Labels and classes stay as they are.
+    So the test prepares no image that it does not need. Labels and classes stay as they are. A head
+    in closed form needs a class of two images, so one is added if the steps visit none.
     """
-    used = sorted({i for step in steps for part in step for i in part.images})
+    seen = {i for step in steps for part in step for i in part.images}
+    used = sorted(seen if images.tuples is not None else seen | _a_pair(images, seen))
     place = {image: number for number, image in enumerate(used)}
 
     def renumbered(part: LossBatch) -> LossBatch:
@@ -116,6 +118,18 @@ def visited(images: ImageSet, steps: Sequence[Step]) -> tuple[ImageSet, list[Ste
 
     found = ImageSet(tuple(images.samples[i] for i in used), images.classes)
     return found, [[renumbered(part) for part in step] for step in steps]
+
+
+def _a_pair(images: ImageSet, seen: set[int]) -> set[int]:
+    """Return two images of one class if no two seen images are of the same; else nothing."""
+    labels = images.labels
+    if len({labels[i] for i in seen}) < len(seen):
+        return set()
+    first: dict[int, int] = {}
+    for index, label in enumerate(labels):
+        if first.setdefault(label, index) != index:
+            return {first[label], index}
+    return set()
 
 
 def run_range_test(

@@ -35,6 +35,13 @@ def test_each_backbone_has_its_own_networks_without_training():
     assert only == "a"
 
 
+@pytest.mark.parametrize(("head", "closed"), [("auto", "auto"), ("linear", "auto"),
+                                              ("multistage", "multistage")])  # fmt: skip
+def test_the_closed_form_is_the_users_own_or_one_that_fits_any_backbone(head: str, closed: str):
+    (arm,) = (arm for arm in arms_of({"freeze.name": ["full"]}, head) if arm.name == CLOSED)
+    assert arm.values["head.name"] == closed
+
+
 def test_the_layer_of_an_arm_is_nested_by_section():
     arm = arms_of({"data.augment.preset": ["marks"], "loss.name": ["triplet"]})[-1]
     assert arm.layer == {"data": {"augment": {"preset": "marks"}}, "loss": {"name": "triplet"}}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from siamkit.errors import DataError
@@ -23,8 +24,8 @@ def drawn(
     return means[labels] + rng.normal(size=(len(labels), width)) * spread, labels
 
 
-def plain_wccn(features: np.ndarray, labels: np.ndarray, width: int) -> np.ndarray:
-    """The distances between embeddings, computed by loops and a symmetric root."""
+def plain_within(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The shrunk covariance within classes, computed by loops."""
     residuals = []
     for label in sorted(set(labels.tolist())):
         members = features[labels == label]
@@ -36,8 +37,12 @@ def plain_wccn(features: np.ndarray, labels: np.ndarray, width: int) -> np.ndarr
     for row in residuals:
         covariance += np.outer(row, row) / count
     share = min(2 * ledoit_wolf_shrinkage(np.array(residuals), assume_centered=True), 1)
-    covariance = (1 - share) * covariance + share * np.trace(covariance) / size * np.eye(size)
-    values, vectors = np.linalg.eigh(covariance)
+    return (1 - share) * covariance + share * np.trace(covariance) / size * np.eye(size)
+
+
+def plain_wccn(features: np.ndarray, labels: np.ndarray, width: int) -> np.ndarray:
+    """The distances between embeddings, computed by a symmetric root."""
+    values, vectors = np.linalg.eigh(plain_within(features, labels))
     white = (features - features.mean(0)) @ (vectors / np.sqrt(values) @ vectors.T)
     _, _, directions = np.linalg.svd(white, full_matrices=False)
     return distances(white @ directions[:width].T)
@@ -119,18 +124,53 @@ def test_rows_beyond_the_rank_are_zero(method, rank: int):
     assert not weight[rank:].any()
 
 
-def test_few_images_of_wide_features_are_enough():
+# Eight centred images span seven directions; an eighth would be made of rounding errors.
+@pytest.mark.parametrize(("method", "rank"), [(wccn, 7), (lda, 3)])
+def test_few_images_of_wide_features_are_enough(method, rank: int):
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(8, 200)), np.repeat(range(4), 2)
-    weight = wccn(features, labels, 64).weight
+    weight = method(features, labels, 64).weight
     assert np.isfinite(weight).all()
-    # Eight centred images span seven directions; an eighth would be made of rounding errors.
-    assert weight[:7].any(1).all() and not weight[7:].any()
+    assert weight[:rank].any(1).all() and not weight[rank:].any()
 
 
-def test_features_without_spread_give_finite_embeddings():
+@pytest.mark.parametrize("method", [wccn, lda])
+def test_features_without_spread_give_finite_embeddings(method):
     features, labels = np.ones((6, 4)), np.repeat(range(3), 2)
-    assert np.isfinite(wccn(features, labels, 2)(features)).all()
+    assert np.isfinite(method(features, labels, 2)(features)).all()
+
+
+@pytest.mark.parametrize("method", [wccn, lda])
+def test_copies_of_one_image_leave_the_scale_of_features_as_it_is(method):
+    # Their difference is rounding errors. Whitened by them, embeddings would overflow in float16.
+    rng = np.random.default_rng(0)
+    labels = np.repeat(range(5), 2)
+    features = rng.normal(size=(5, 8))[labels]
+    for noise in (0.0, 1e-7):
+        shown = features + noise * rng.normal(size=features.shape)
+        embeddings = method(shown, labels, 8)(shown)
+        np.testing.assert_allclose(distances(embeddings), distances(features), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [wccn, lda])
+def test_a_single_pair_does_not_tell_which_directions_count(method):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(8, 6)), np.array([0, 0, 1, 2, 3, 4, 5, 6])
+    embeddings = method(features, labels, 6)(features)
+    ratio = distances(embeddings)[2:, 2:] / np.maximum(distances(features)[2:, 2:], 1e-9)
+    ratio = ratio[~np.eye(6, dtype=bool)]
+    assert ratio.max() / ratio.min() < 1 + 1e-6
+
+
+def test_lda_gives_the_directions_of_the_plain_computation():
+    features, labels = drawn(4)
+    within = plain_within(features, labels)
+    means = np.stack([features[labels == label].mean(0) for label in labels]) - features.mean(0)
+    values, vectors = eigh(means.T @ means / len(labels), within)
+    expected = (features - features.mean(0)) @ vectors[:, ::-1][:, :3]
+    assert values[:-4].max() < 1e-9
+    embeddings = lda(features, labels, 3)(features)
+    np.testing.assert_allclose(np.abs(embeddings), np.abs(expected), rtol=1e-6, atol=1e-8)
 
 
 def test_classes_of_one_image_only_count_for_the_mean():

@@ -72,6 +72,23 @@ def test_the_reader_leaves_names_and_hooks_of_the_backbone_as_they_are(net: Siam
     assert not any(m._forward_hooks for m in net.modules())
 
 
+def test_a_stage_that_is_skipped_in_training_is_named():
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.last = nn.Conv2d(4, 5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.last(x if self.training else self.second(x)).mean((2, 3))
+
+    net = siamkit.create_model(Skipping(), head={"name": "multistage", "stages": 2}, image_size=32)
+    net.eval()(images())
+    with pytest.raises(ConfigError, match=r"'model.second', which did not run.*residual"):
+        net.train()(images())
+
+
 def test_gradients_reach_every_stage(net: SiameseNet):
     net.train()
     net(images()).sum().backward()
@@ -136,6 +153,71 @@ def test_an_output_that_is_no_tensor_is_an_error_that_names_it():
     backbone = siamkit.create_model(Odd(), head="identity", image_size=32).backbone
     with pytest.raises(ConfigError, match=r"'model.pair' cannot be pooled.*no tensor"):
         StageReader(backbone, ["model.pair"])
+
+
+class Tokens(nn.Module):
+    """A transformer's shape: patches of the image as tokens, which two layers map one by one."""
+
+    def __init__(self, fixed: bool = False) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.first, self.second = nn.Linear(8, 6), nn.Linear(6, 6)
+        self.fixed = fixed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fixed and x.shape[-1] != 32:
+            raise ValueError("32 px only")
+        return self.second(self.first(self.arranged(self.patches(x).flatten(2)))).mean(0)
+
+    def arranged(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.permute(2, 0, 1)  # [L, N, C]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_axis_of_the_images_is_found_where_tokens_come_first(fixed: bool):
+    backbone = siamkit.create_model(Tokens(fixed), head="identity", image_size=32).backbone
+    reader = StageReader(backbone, ["model.first"])
+    assert reader.pools[0].layout == "LNC" and reader.width == 12
+    batch = images(16)  # as many as tokens: pooled over the wrong axis, nothing would fail
+    single = torch.cat([reader(image[None]) for image in batch])
+    torch.testing.assert_close(reader(batch), single)
+
+
+def test_windows_on_the_axis_of_the_images_are_refused():
+    class Windows(Tokens):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            windows = self.patches(x).flatten(2).transpose(1, 2).reshape(len(x) * 4, -1, 8)
+            return self.second(self.first(windows)).reshape(len(x), -1, 6).mean(1)
+
+    backbone = siamkit.create_model(Windows(), head="identity", image_size=32).backbone
+    with pytest.raises(ConfigError, match=r"'model.first' cannot be pooled.*shape \[4, 4, 6\]"):
+        StageReader(backbone, ["model.first"])
+
+
+def test_an_output_that_does_not_depend_on_the_images_is_refused():
+    class Constant(Tokens):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            prompt = self.first(torch.ones(1, 8))
+            return self.second(prompt) * x.mean((1, 2, 3))[:, None]
+
+    backbone = siamkit.create_model(Constant(), head="identity", image_size=32).backbone
+    with pytest.raises(ConfigError, match=r"'model.first' cannot be pooled.*shape \[1, 6\]"):
+        StageReader(backbone, ["model.first"])
+
+
+def test_the_last_output_of_a_module_that_runs_twice_is_read():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(self.first(x))).mean((2, 3))
+
+    backbone = siamkit.create_model(Twice(), head="identity", image_size=32).backbone.eval()
+    first = submodule(backbone, "model.first")
+    read = StageReader(backbone, ["model.first"])(images())[:, :3]
+    torch.testing.assert_close(read, F.normalize(first(first(images())).mean((2, 3))))
 
 
 def test_copies_read_their_own_backbone(net: SiameseNet):

@@ -23,6 +23,16 @@ def test_a_head_cannot_read_stages_whose_activations_are_recomputed(
     assert siamkit.inspect(values)["head"]["name"] == "residual"
 
 
+def test_nothing_is_recomputed_without_epochs_so_the_head_reads_stages(
+    run_values: Callable[..., dict[str, Any]],
+) -> None:
+    values = run_values(train={"grad_checkpointing": True, "epochs": 0}, report=False)
+    del values["head"]
+    siamkit.fit(values)
+    config = siamkit.api.open_run(values["run_dir"]).config
+    assert config.head.name == "multistage"
+
+
 def test_a_head_that_is_left_open_has_no_provider(
     run_values: Callable[..., dict[str, Any]],
 ) -> None:

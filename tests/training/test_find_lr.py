@@ -48,6 +48,11 @@ def test_the_phase_is_the_one_asked_for(
     assert multiples == expected
 
 
+def test_a_run_without_epochs_has_no_rate_to_find(run_values: RunValues) -> None:
+    with pytest.raises(ConfigError, match=r"train.epochs: a run without epochs has no learning"):
+        found(run_values(train={"epochs": 0}))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

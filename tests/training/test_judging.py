@@ -48,6 +48,13 @@ def test_a_sample_is_spread_over_the_classes(classes: int, each: int, most: int)
     assert sample_of(images, most, 0) == part != sample_of(images, most, 1)
 
 
+def test_large_classes_fill_the_places_that_small_ones_leave() -> None:
+    images = image_set_of([f"one{n}" for n in range(20)] + ["two"] * 30 + ["three"] * 900)
+    part = sample_of(images, 400, 0)
+    assert part.counts["two"] == 30 and len(part.classes) == 22
+    assert len(part) == 400 and part.counts["three"] == 350
+
+
 def test_a_small_set_is_taken_whole() -> None:
     images = image_set_of(["a", "a", "b"])
     assert sample_of(images, 4, 0) is images

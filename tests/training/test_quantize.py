@@ -339,6 +339,13 @@ def test_batch_norm_in_the_head_is_no_obstacle(run_values: RunValues) -> None:
     assert (Path(result["run_dir"]) / "int8.json").is_file()
 
 
+def test_a_run_without_epochs_quantizes_the_whole_backbone(run_values: RunValues) -> None:
+    result = api.fit(run_values(**INT8, head={"name": "identity"}, train={"epochs": 0}))
+    run = siamkit.api.open_run(result["run_dir"])
+    assert run.config.backbone.int8 is not None
+    assert Quantized.load(run.config.backbone.int8).part == "the whole backbone"
+
+
 def test_a_new_run_cannot_start_from_an_int8_backbone(
     staged: dict[str, Any], image_folder: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,20 @@ def test_only_visited_images_are_kept_and_labels_stay():
             ]
 
 
+def test_a_class_of_two_images_is_among_the_images_of_a_head_in_closed_form():
+    images = image_set_of([f"class{n}" for n in range(400)] + ["pair", "pair"])
+    steps = planned_steps(TrainConfig(batch_size=4, images_per_class=2), images, 0, 3)
+    assert not any(i >= 400 for step in steps for part in step for i in part.images)
+    kept, moved = visited(images, steps)
+    assert [s.key for s in kept.samples[-2:]] == [s.key for s in images.samples[-2:]]
+    assert len(kept) == len({i for step in steps for part in step for i in part.images}) + 2
+    for before, after in zip(steps, moved, strict=True):
+        (old,), (new,) = before, after
+        assert [kept.samples[i] for i in new.images] == [images.samples[i] for i in old.images]
+    alone = image_set_of([f"class{n}" for n in range(40)])
+    assert len(visited(alone, steps[:0])[0]) == 0
+
+
 def test_known_pairs_stay_pairs():
     pairs = Tuples(((0, 1), (0, 7), (2, 3), (4, 9), (5, 6), (10, 11)), (True, False) * 3)
     images = ImageSet(LABELLED.samples[:12], LABELLED.classes, tuples=pairs)
