@@ -35,6 +35,9 @@ NAMES = {VAL: "validation", PROBE: "training", SOLVE: "training"}
 _MANY = 512
 """The number of images from which a kernel pays off for one evaluation of a whole network."""
 
+_PROJECTED = 4096
+"""The number of feature vectors that the head maps at once."""
+
 
 class Scorer:
     """Scores the network on the image sets of a run.
@@ -90,7 +93,8 @@ class Scorer:
         """
         net, given = self.setup.net, torch.from_numpy(read)
         with evaluating(net):
-            embeddings = net.project(given.to(self.setup.device)).cpu()
+            parts = [net.project(p.to(self.setup.device)).cpu() for p in given.split(_PROJECTED)]
+        embeddings = torch.cat(parts)
         own = net.own_features(given)
         return self.score(name, own.numpy()), self.score(name, embeddings.numpy())
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import siamkit
 from siamkit.errors import ResourceError
 from siamkit.interfaces import Event
+from siamkit.model.siamese import SiameseNet
 from siamkit.runs import checkpoint
+from siamkit.training import scoring
 from siamkit.training.validation import Evaluator
 
 
@@ -81,3 +83,21 @@ def test_an_evaluation_has_no_larger_passes_than_the_training(
     monkeypatch.setattr("siamkit.training.fitting.free_bytes", lambda device: 1)
     fit(image_folder, tmp_path / "run", 1000, micro_batch="auto")
     assert sizes == {1}
+
+
+def test_the_network_before_training_is_measured_in_parts(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = fit(image_folder, tmp_path / "whole", 1000)
+    sizes: list[int] = []
+    project = SiameseNet.project
+
+    def watched(self: SiameseNet, features: Tensor) -> Tensor:
+        sizes.append(len(features))
+        return project(self, features)
+
+    monkeypatch.setattr(SiameseNet, "project", watched)
+    monkeypatch.setattr(scoring, "_PROJECTED", 5)
+    parts, _ = fit(image_folder, tmp_path / "parts", 1000)
+    assert sizes[:2] == [5, 5]
+    assert parts.metrics["untrained"] == whole.metrics["untrained"]
