@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from siamkit.comparison.plan import Plan, Round
 from siamkit.comparison.results import ArmResult
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.files import is_leftover, is_there, require_unicode, writing
-from siamkit.json_files import read_sealed, write_sealed
+from siamkit.json_files import parsed, read_sealed, write_sealed
 from siamkit.runs.directory import run_around
 from siamkit.spelling import argument
 
@@ -75,12 +76,14 @@ class ComparisonDir:
         """Write the plan of a new comparison, or check that an earlier one has the same plan.
 
         Args:
-            facts: What decides the results, as JSON values without tuples.
+            facts: What decides the results. Values that JSON does not have are compared as text.
 
         Raises:
             ConfigError: The directory holds something else, or another comparison.
         """
         self.require_free()
+        # As they are read back: a tuple of the user comes back as a list.
+        facts = parsed(json.dumps(dict(facts), default=str))
         if is_there(self.plan):
             self._require_same(facts)
             return

@@ -37,6 +37,15 @@ def test_a_new_comparison_writes_its_plan_and_the_same_one_goes_on(place: Compar
     assert place.plan.read_text() == before
 
 
+@pytest.mark.parametrize("value", [(0.5, 1.0), [(1, 2), (3, 4)], Path("a"), None])
+def test_values_of_python_are_the_same_when_they_are_read_back(
+    place: ComparisonDir, value: Any
+) -> None:
+    facts = {**FACTS, "arms": [{"name": "a", "values": {"data.augment.crop_scale": value}}]}
+    place.begin(facts)
+    place.begin(facts)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
