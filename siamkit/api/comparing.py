@@ -24,7 +24,7 @@ from siamkit.comparison.plan import EQUAL, METRICS, Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Helpers, Step
-from siamkit.config import RunConfig, flat, whole
+from siamkit.config import MAIN_KEYS, RunConfig, flat, whole
 from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
@@ -230,12 +230,17 @@ def _axes(
         for name, values in named.items()
         if values is not None
     }
-    return axes | {k: _values(f"vary[{k!r}]", v) for k, v in _keyed("vary", vary).items()}
+    varied = _valued("vary", vary)
+    if twice := sorted(set(axes) & set(varied)):
+        raise ConfigError(
+            "is varied twice", where=twice[0], hint=f"give all of its values to {argument('vary')}"
+        )
+    return axes | varied
 
 
 def _tuned(tune: Mapping[str, Sequence[Any]] | None) -> dict[str, tuple[Any, ...]]:
     """Return the values that each run of an arm tries, by dotted key."""
-    return {key: _values(f"tune[{key!r}]", v) for key, v in _keyed("tune", tune).items()}
+    return _valued("tune", tune)
 
 
 def _require_apart(axes: Collection[str], tuned: Collection[str], equal: Any) -> None:
@@ -248,9 +253,10 @@ def _require_apart(axes: Collection[str], tuned: Collection[str], equal: Any) ->
         )
     if twice := sorted(set(axes) & set(tuned)):
         raise ConfigError("is varied and tuned", where=twice[0], hint="choose one of the two")
-    if isinstance(equal, str) and equal == "time" and "train.epochs" in tuned:
+    if isinstance(equal, str) and equal == "time" and "train.epochs" in {*axes, *tuned}:
         raise ConfigError(
-            "cannot be tuned if all arms shall take equally long", where="train.epochs"
+            "cannot be varied or tuned if all arms shall take equally long, which decides it",
+            where="train.epochs",
         )
 
 
@@ -285,6 +291,25 @@ def _values(where: str, values: Any) -> tuple[Any, ...]:
         if any(type(value) is type(other) and value == other for other in values[:number]):
             raise ConfigError(f"holds {value!r} twice", where=where)
     return tuple(values)
+
+
+def _valued(where: str, given: Any) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each key, by the whole key: ``loss`` stands for ``loss.name``.
+
+    Args:
+        where: The name of the argument.
+        given: The argument.
+
+    Raises:
+        ConfigError: The argument is wrong, or two keys are the same.
+    """
+    result: dict[str, tuple[Any, ...]] = {}
+    for key, values in _keyed(where, given).items():
+        full = f"{key}.{MAIN_KEYS[key]}" if key in MAIN_KEYS else key
+        if full in result:
+            raise ConfigError("is given twice", where=f"{where}[{full!r}]")
+        result[full] = _values(f"{where}[{key!r}]", values)
+    return result
 
 
 def _keyed(where: str, values: Any) -> Mapping[str, Any]:

@@ -161,12 +161,6 @@ def compare(
     Several presets after --augment, separated by commas, are compared as well.
     """
     policy = _listed(policies)
-    axes = {
-        "loss.name": _listed(losses),
-        "head.name": _listed(heads),
-        "backbone.name": _listed(backbones),
-        "data.augment.preset": _listed(flags.augment),
-    }
     for name in ("run_dir", "track", "report"):
         if getattr(flags, name) not in (None, []):
             flag = f"--{name.replace('_', '-')}"
@@ -180,7 +174,11 @@ def compare(
     result = api.compare(
         config,
         policies=policy or ([flags.freeze_policy] if flags.freeze_policy else None),
-        vary={**{k: v for k, v in axes.items() if v is not None}, **_values("--vary", vary)},
+        losses=_listed(losses),
+        heads=_listed(heads),
+        augment=_listed(flags.augment),
+        backbones=_listed(backbones),
+        vary=_values("--vary", vary),
         tune=_values("--tune", tune),
         folds=folds,
         seeds=seeds,
@@ -213,7 +211,12 @@ def _values(flag: str, assignments: Iterable[str] | None) -> dict[str, list[Any]
         key, equals, listed = text.partition("=")
         if not equals or not listed:
             raise ConfigError("must be KEY=V1,V2, such as train.epochs=5,20", where=flag, got=text)
-        result.update(dict(flat(parse_sets([f"{key}=[{listed}]"]))))
+        for name, values in flat(parse_sets([f"{key}=[{listed}]"])):
+            if name in result:
+                raise ConfigError(
+                    "is given twice", where=f"{flag} {name}", hint=f"write {name}=V1,V2,V3"
+                )
+            result[name] = values
     return result
 
 

@@ -145,7 +145,14 @@ def test_images_in_memory_are_kept_in_the_comparisons_folder(asked: Any, tmp_pat
         ({"vary": {"optimizer.lr": [1]}, "tune": {"optimizer.lr": [1]}},
          "optimizer.lr: is varied and tuned; choose one of the two"),
         ({"tune": {"train.epochs": [1, 2]}, "equal": "time"},
-         "train.epochs: cannot be tuned if all arms shall take equally long"),
+         "train.epochs: cannot be varied or tuned if all arms shall take equally long"),
+        ({"vary": {"train.epochs": [1, 2]}, "equal": "time"},
+         "train.epochs: cannot be varied or tuned if all arms shall take equally long"),
+        ({"vary": {"data": ["sample", "other"]}}, "data.path: cannot be varied"),
+        ({"vary": {"loss": ["triplet"], "loss.name": ["supcon"]}},
+         r"vary\['loss.name'\]: is given twice"),
+        ({"vary": {"loss": ["triplet"]}, "losses": ["supcon"]},
+         "loss.name: is varied twice; give all of its values to vary"),
         ({"metric": "eer"}, "metric: is unknown, got 'eer', allowed: recall@1 or map@r"),
         ({"equal": "steps"}, "equal: is unknown, got 'steps', allowed: images or time"),
         ({"equal": 3}, "equal: is unknown, got 3"),
@@ -174,6 +181,20 @@ def test_what_the_user_sets_without_a_choice_applies_to_every_arm(asked: Any) ->
     arms = asked(freeze={"warmup": 0}, policies=["stages", "freeze-all"])["plan"].arms
     assert [arm.values.get("freeze.warmup") for arm in arms if arm.trains] == [0, None]
     assert trained(asked(freeze={"warmup": 0})) == POLICIES, "an option is no choice of a policy"
+
+
+def test_a_section_stands_for_its_main_key(asked: Any) -> None:
+    seen = asked(
+        vary={"freeze": ["stages", "freeze-all"], "backbone": ["timm:resnet18", "timm:resnet34"]},
+        freeze={"warmup": 0}, tune={"loss": ["triplet", "supcon"]},
+    )  # fmt: skip
+    arms = seen["plan"].arms
+    names = ["stages, timm:resnet18", "stages, timm:resnet34"]
+    names += ["freeze-all, timm:resnet18", "freeze-all, timm:resnet34"]
+    assert trained(seen) == names
+    assert [arm.values.get("freeze.warmup") for arm in arms if arm.trains] == [0, 0, None, None]
+    assert sum(not arm.trains for arm in arms) == 4, "each backbone has networks without training"
+    assert seen["plan"].tuned == {"loss.name": ("triplet", "supcon")}
 
 
 def test_processes_share_the_machine_unless_the_config_says_otherwise(

@@ -83,12 +83,16 @@ def test_any_key_is_varied(quick: Any, tmp_path: Path) -> None:
         (["--metric", "eer"], "--metric: is unknown, got 'eer', allowed: recall@1 or map@r"),
         (["--vary", "loss"], "--vary: must be KEY=V1,V2"),
         (["--tune", "train.epochz=1,2"], "train.epochz"),
+        (["--tune", "optimizer.lr=1", "--tune", "optimizer.lr=2"],
+         "--tune optimizer.lr: is given twice; write optimizer.lr=V1,V2,V3"),
+        (["--losses", "triplet", "--vary", "loss.name=supcon"],
+         "loss.name: is varied twice; give all of its values to --vary"),
         (["--run-dir", "x"], "--run-dir: has no effect on a comparison; leave it out"),
         (["--track", "tensorboard"], "--track: has no effect on a comparison"),
         (["--report"], "--report: has no effect on a comparison"),
         (["--folds", "9"], "data.folds: there are too few classes"),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_is_named(quick: Any, tmp_path: Path, flags: list[str], message: str) -> None:
     result = quick("-o", tmp_path / "c", *flags)
     assert result.code in (2, 3), result.err
