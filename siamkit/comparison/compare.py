@@ -88,11 +88,16 @@ def compare(
             training fails is only left out.
     """
     require_one_process()
-    _require_arms(plan, base, registries, is_there(place.plan))
+    begun = is_there(place.plan)
+    _require_arms(plan, base, registries)
+    if not begun:
+        _require_devices(plan, base, registries)
     again = again or f"repeat the command with {argument('output', str(place.path))}"
     data = open_images(base) if images is None else images
     folds = divide(data, plan)
     place.begin(_facts(plan, base, registries, folds.digest(data.digest)))
+    if begun and race(plan, place.done(plan)).todo:
+        _require_devices(plan, base, registries)  # the machine may be another one now
     if settle is not None:
         base = settle()
         data = open_images(base)
@@ -173,31 +178,39 @@ def _facts(
     }  # fmt: skip
 
 
-def _require_arms(
-    plan: Plan, base: RunConfig, registries: Mapping[str, Registry], begun: bool
-) -> None:
-    """Check the config of each arm before anything is trained.
-
-    The devices are checked for a new comparison. A finished one can be shown on any machine.
-    """
+def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry]) -> None:
+    """Check the config of each arm before anything is trained."""
     seen: dict[str, Arm] = {}
     for arm in plan.arms:
         if arm.name in seen:
             raise ConfigError("two arms are the same", where=arm.name)
         seen[arm.name] = arm
         for values in plan.variants_of(arm):
-            config = config_of(base, registries, arm, values)
-            if not begun:
-                resolve_device(config.train.device)
+            config_of(base, registries, arm, values)
+
+
+def _require_devices(plan: Plan, base: RunConfig, registries: Mapping[str, Registry]) -> None:
+    """Check that this machine has the devices of all arms. A finished comparison needs none."""
+    for arm in plan.arms:
+        for values in plan.variants_of(arm):
+            resolve_device(config_of(base, registries, arm, values).train.device)
 
 
 def _require_some(plan: Plan, results: Results, place: ComparisonDir, again: str) -> None:
-    """Raise the error of the first arm if every trained arm failed, and forget these failures."""
-    first = [(a, 0) for a in range(len(plan.arms)) if plan.arms[a].trains]
-    if first and all(results[unit].failed is not None for unit in first):
-        for unit in first:  # the machine may be the cause, and the user mends it
-            place.forget(unit)
-        raise SiamkitError(
-            f"every arm failed; the first one: {results[first[0]].failed}",
-            hint=f"mend the cause, and {again}",
-        )
+    """Raise the error of the first arm if no arm is left to compare, and forget these failures.
+
+    That is so if every trained arm failed in the first round, or every arm in a later one.
+    """
+    for turn in range(len(plan.rounds)):
+        units = [
+            (arm, number)
+            for arm, number in sorted(results)
+            if number == turn and (turn or plan.arms[arm].trains)
+        ]
+        if units and all(results[unit].failed is not None for unit in units):
+            for unit in units:  # the machine may be the cause, and the user mends it
+                place.forget(unit)
+            raise SiamkitError(
+                f"every arm failed; the first one: {results[units[0]].failed}",
+                hint=f"mend the cause, and {again}",
+            )

@@ -37,13 +37,9 @@ def with_equal_times(
         registries: The registry of each component section.
         results: The results of :func:`first_round`.
     """
-    still = [results[i, 0].seconds for i, arm in enumerate(plan.arms) if not arm.trains]
-    start = min(still, default=0.0)
-    trained = [
-        i
-        for i, arm in enumerate(plan.arms)
-        if arm.trains and results[i, 0].failed is None and results[i, 0].epochs
-    ]
+    done = [i for i in range(len(plan.arms)) if results[i, 0].failed is None]
+    start = min((results[i, 0].seconds for i in done if not plan.arms[i].trains), default=0.0)
+    trained = [i for i in done if plan.arms[i].trains and results[i, 0].epochs]
     costs = {i: max(results[i, 0].seconds - start, 1e-3) for i in trained}
     longest = max(costs.values(), default=0.0)
 

@@ -270,7 +270,8 @@ def _pace_of(compared: Compared, arm: int) -> Pace:
     """
     still = next(i for i, one in enumerate(compared.plan.arms) if not one.trains)
     runs = [r for (a, _), r in compared.results.items() if a == arm and r.failed is None]
-    start = min(r.seconds + r.filling for (a, _), r in compared.results.items() if a == still)
+    starts = [r for (a, _), r in compared.results.items() if a == still and r.failed is None]
+    start = min((r.seconds + r.filling for r in starts), default=0.0)
     spent = fmean(r.seconds + r.filling for r in runs)
     step = max(spent - start, 1e-3) / fmean(r.steps for r in runs)
     return Pace(2 * start + _REPORT, step, 0.0)

@@ -201,16 +201,27 @@ def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[st
         f"{_quoted(best)} is the best: {metric} {best.mean(metric):.3f} on "
         f"{_held_out(compared.how)}, in {number}."
     ]
+    stopped = compared.race.stopped
     for other in tried:
         found = None if other is best else best.less(other, metric)
         if found is not None:
-            lines.append(_sentence(best, other, found))
-    if not best.arm.trains:
+            stop = stopped.get(other.number)
+            lines.append(_sentence(best, other, found, None if stop is None else stop.why))
+    trained = [stopped.get(one.number) for one in tried if one.arm.trains]
+    if not best.arm.trains and any(stop is None or stop.why != "failed" for stop in trained):
         lines.append("No training pays on this data: the best network is not trained at all.")
     return lines
 
 
-def _sentence(best: Tried, other: Tried, found: Difference) -> str:
+def _sentence(best: Tried, other: Tried, found: Difference, stopped: str | None) -> str:
+    """Return the sentence about an arm that is not the best one.
+
+    Args:
+        best: The best arm.
+        other: The other arm.
+        found: Their difference.
+        stopped: Why the other arm was stopped; None if it was not.
+    """
     if found.value == 0 and not found.half:
         return f"{_quoted(other)} equals {_quoted(best)} in every run."
     if found.half is None:
@@ -224,10 +235,10 @@ def _sentence(best: Tried, other: Tried, found: Difference) -> str:
             f"{_over(best, other)}."
         )
     if found.is_clear:  # only an arm that was stopped can be better than the best of the others
+        why = "a run of it failed" if stopped == "failed" else "it was worse on validation images"
         return (
             f"{_quoted(other)} was better than {_quoted(best)} by {-found.value:.3f} ± "
-            f"{found.half:.3f}{_over(best, other)}, but was stopped because it was worse on "
-            "validation images."
+            f"{found.half:.3f}{_over(best, other)}, but was stopped because {why}."
         )
     text = f"{_quoted(other)} cannot be told from {_quoted(best)} ({-found.value:+.3f} ± "
     text += f"{found.half:.3f})"

@@ -12,7 +12,7 @@ from siamkit.comparison.arms import Arm
 from siamkit.comparison.plan import Round
 from siamkit.comparison.results import ArmResult, totals_of
 from siamkit.config import RESUMABLE, Layer, RunConfig, flat, nested, resolve
-from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.evaluation.retrieval import retrieval_by_class
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
@@ -79,7 +79,7 @@ def run_arm(
 ) -> ArmResult:
     """Train one run of an arm for each variant, and return what the best one gives.
 
-    A run that was interrupted goes on.
+    A run that was interrupted goes on. A variant that diverges is not chosen.
 
     Args:
         configs: The config of each variant.
@@ -90,18 +90,25 @@ def run_arm(
 
     Raises:
         SiamkitError: A run failed.
+        NonFiniteError: Every variant diverged.
     """
-    spans, results = [], []
-    for config in configs:
-        assert config.run_dir is not None
-        run = RunDir(config.run_dir)
+    spans: list[float] = []
+    results: dict[int, Result] = {}
+    diverged: dict[int, NonFiniteError] = {}
+    runs = [RunDir(config.run_dir) for config in configs if config.run_dir is not None]
+    for number, (run, config) in enumerate(zip(runs, configs, strict=True)):
         before, begun = _spans(read_log(run.events).events), time.perf_counter()
-        results.append(_trained(run, config, registries, listeners))
+        try:
+            results[number] = _trained(run, config, registries, listeners)
+        except NonFiniteError as error:
+            diverged[number] = error
         spans.append(before + time.perf_counter() - begun)
-    scores = [result["metrics"]["best"][metric] for result in results]
-    chosen = max(range(len(results)), key=lambda i: (scores[i], -i))
+    if not results:
+        raise diverged[0]
+    scores = {number: result["metrics"]["best"][metric] for number, result in results.items()}
+    chosen = max(results, key=lambda number: (scores[number], -number))
     result, run = results[chosen], RunDir(Path(results[chosen]["run_dir"]))
-    filling = sum(_filling(RunDir(Path(r["run_dir"]))) for r in results)
+    filling = sum(map(_filling, runs))
     events = read_log(run.events).events
     start = next(event for event in events if event["event"] == "run_start")
     steps = int(result["epochs"]) * int(start["steps_per_epoch"])
@@ -116,8 +123,13 @@ def run_arm(
         steps * min(configs[chosen].train.batch_size, int(start["data"]["train_images"])),
         tuple(_phases(events)),
         dict(variants[chosen]),
-        tuple(_notices(events)),
+        (*_notices(events), *(_diverged(variants[i], error) for i, error in diverged.items())),
     )
+
+
+def _diverged(values: Mapping[str, Any], error: NonFiniteError) -> str:
+    given = ", ".join(f"{key}={value}" for key, value in values.items())
+    return f"{given} was not chosen, because the training failed with it: {error.what}"
 
 
 def _spans(events: Sequence[LoggedEvent]) -> float:

@@ -199,10 +199,12 @@ def _trained(
         )
         for number, values in enumerate(variants)
     ]  # fmt: skip
+    begun = time.perf_counter()
     try:
         return run_arm(configs, variants, registries, job.plan.metric, listeners)
     except (NonFiniteError, PluginError, ConfigError) as error:
-        return ArmResult(failed=str(error))
+        # Its time counts for the budget too.
+        return ArmResult(seconds=time.perf_counter() - begun, failed=str(error))
     except Interrupted as error:
         what = f"the comparison was stopped: {error.what}"
         raise Interrupted(what, exit_code=error.exit_code, hint=job.again) from None

@@ -637,6 +637,37 @@ def test_a_finished_comparison_is_shown_where_its_device_is_missing(
     assert not (tmp_path / "d").exists()
 
 
+def test_a_comparison_goes_on_only_where_its_device_is(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: dict[str, Any] = {"output": tmp_path / "c", "policies": ["full"], "folds": 2, "seeds": 1}
+
+    def watch(step: Any) -> None:
+        if step.round == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), **alone, watch=watch)
+
+    def missing(name: str) -> torch.device:
+        raise ConfigError("this machine has no such device", where="train.device", got=name)
+
+    def fails(*given: Any) -> Any:
+        raise ConfigError("a plugin is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("siamkit.comparison.compare.resolve_device", missing)
+        with pytest.raises(ConfigError, match="no such device"):
+            siamkit.compare(common(), **alone)
+    with monkeypatch.context() as patch:
+        patch.setattr(working, "run_arm", fails)
+        with pytest.raises(siamkit.SiamkitError, match=r"every arm failed.*mend the cause"):
+            siamkit.compare(common(), **alone)
+    result = siamkit.compare(common(), **alone)
+    assert not result["failed"], "what every arm failed of was the machine's"
+    assert {row["runs"] for row in result["arms"]} == {2}
+
+
 @pytest.mark.slow
 def test_a_tuned_value_is_chosen_on_the_validation_images(common: Common, tmp_path: Path) -> None:
     result = siamkit.compare(

@@ -30,6 +30,16 @@ def test_the_slowest_arm_keeps_its_epochs_and_the_others_get_more(plan: Plan) ->
     }  # fmt: skip
 
 
+def test_a_network_without_training_that_failed_tells_no_time() -> None:
+    plan = Plan((Arm("still", trains=False), *ARMS[:3]), equal="time")
+    base = api.load_config({"train": {"epochs": 10}})
+    seconds = {1: 2.0, 2: 12.0, 3: 7.0}
+    results = {(i, 0): ArmResult(seconds=s, epochs=10 * (i > 1)) for i, s in seconds.items()}
+    results[0, 0] = ArmResult(failed="its stages cannot be read")
+    found = with_equal_times(plan, base, api.registries(), results)
+    assert [arm.values.get("train.epochs") for arm in found.arms] == [None, None, 10, 20]
+
+
 def test_an_arm_without_epochs_is_not_lengthened(plan: Plan) -> None:
     base = api.load_config({"train": {"epochs": 10}})
     results = {(i, 0): ArmResult(seconds=float(i), epochs=10 * (i != 2)) for i in range(5)}

@@ -16,6 +16,7 @@ from siamkit import api
 from siamkit.comparison import candidates as trying
 from siamkit.comparison import pace
 from siamkit.comparison import recipe as recipes
+from siamkit.comparison.arms import Arm
 from siamkit.comparison.candidates import CANDIDATES, candidates
 from siamkit.comparison.pace import Pace
 from siamkit.comparison.results import ArmResult
@@ -365,3 +366,14 @@ def test_too_few_training_classes_are_named(
     values = {**values, "data": {**values["data"], "path": str(folder)}}
     with pytest.raises(DataError, match="too small to compare recipes"):
         siamkit.fit(values, recipe="auto", run_dir=tmp_path / "run")
+
+
+def test_a_network_without_training_that_failed_tells_no_start() -> None:
+    arms = (Arm("still", trains=False), Arm("a"))
+    run = ArmResult(seconds=6.0, steps=10)
+    for failed, step in ((None, 0.4), ("no", 0.6)):
+        still = ArmResult(seconds=2.0, failed=failed)
+        seen = SimpleNamespace(
+            plan=SimpleNamespace(arms=arms), results={(0, 0): still, (1, 0): run}
+        )
+        assert recipes._pace_of(seen, 1).step == pytest.approx(step)  # type: ignore[arg-type]

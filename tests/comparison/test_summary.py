@@ -158,7 +158,32 @@ def test_an_arm_that_was_stopped_but_better_is_not_said_to_be_equal():
     assert found["arms"][0]["name"] == "b", "the best arm comes first"
     (sentence,) = (s for s in found["verdict"][1:] if "'a'" in s)
     assert sentence.startswith("'a' was better than 'b' by 0.1")
-    assert "was stopped" in sentence
+    assert sentence.endswith("but was stopped because it was worse on validation images.")
+
+
+def failing(done, arms):
+    """The comparison, in which the third run of some arms failed."""
+    results = {unit: r for unit, r in done.results.items() if unit[0] not in arms or unit[1] < 2}
+    results |= {(arm, 2): ArmResult(failed="the loss is NaN") for arm in arms}
+    return replace(done, results=results, race=race(done.plan, results))
+
+
+def test_an_arm_that_failed_is_not_said_to_be_worse():
+    found = summary(failing(compared(EVEN | {2: 0.95}), (2,)))
+    assert found["best"] == "b"
+    (sentence,) = (s for s in found["verdict"][1:] if "'a'" in s)
+    assert sentence.startswith("'a' was better than 'b' by 0.1")
+    assert sentence.endswith("in 2 common runs, but was stopped because a run of it failed.")
+
+
+def test_training_is_not_said_to_be_useless_if_it_failed():
+    useless = "No training pays"
+    found = summary(failing(compared(EVEN), (2, 3)))
+    assert found["best"] == CLOSED
+    assert not any(useless in sentence for sentence in found["verdict"])
+    one_failed = summary(failing(compared(EVEN | {0: 0.9}), (3,)))
+    assert one_failed["best"] == UNTRAINED
+    assert any(useless in sentence for sentence in one_failed["verdict"])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from siamkit.comparison import unit
 from siamkit.comparison.results import ArmResult
 from siamkit.config import RESUMABLE, Layer, RunConfig, flat
-from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.json_files import sealed
 from siamkit.runs.directory import RunDir
 
@@ -58,10 +58,13 @@ class Training:
         self.now = 0.0
         self.called: list[tuple[str, str]] = []
         self.fails: Exception | None = None
+        self.diverges: set[str] = set()
 
     def result(self, path: Path) -> dict[str, Any]:
         write(path, self.logged.get(path.name, [start(0.0)]))
         self.now += 10.0
+        if path.name in self.diverges:
+            raise NonFiniteError(f"the loss of {path.name} is NaN", hint="lower the rate")
         best = {"recall@1": self.scores.get(path.name, 0.5), "epoch": 2}
         return {"metrics": {"best": best}, "run_dir": str(path), "epochs": 3}
 
@@ -151,6 +154,24 @@ def test_of_several_variants_the_best_counts_and_all_take_time(
     assert found.tuned == {"name": "b"}, "of equal ones, the first"
     assert (found.seconds, found.filling) == (27.0, 3.0)
     assert found.notices == ("of b",)
+
+
+def test_a_variant_that_diverges_is_not_chosen_and_takes_time(
+    training: Training, run: Callable[..., ArmResult]
+) -> None:
+    training.scores, training.diverges = {"a": 0.9, "b": 0.5, "c": 0.7}, {"a"}
+    training.logged = {
+        "a": [start(0.0), fill(1.0, 1.0, 1, 1)],
+        "c": [start(0.0, notices=("of c",))],
+    }
+    found = run("a", "b", "c")
+    assert found.tuned == {"name": "c"}
+    assert (found.seconds, found.filling) == (29.0, 1.0)
+    told = "name=a was not chosen, because the training failed with it: the loss of a is NaN"
+    assert found.notices == ("of c", told)
+    training.diverges = {"d", "e"}
+    with pytest.raises(NonFiniteError, match="the loss of d is NaN"):
+        run("d", "e")
 
 
 def test_the_time_of_earlier_sessions_counts_without_the_pause_between(

@@ -11,9 +11,10 @@ from siamkit.comparison import work as working
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import Plan
+from siamkit.comparison.race import spent
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.work import Step, Work, work
-from siamkit.errors import Interrupted
+from siamkit.errors import Interrupted, NonFiniteError
 
 ARMS = (Arm("still", trains=False), Arm("a"), Arm("b"))
 TOTALS = {"recall@1": {"x": (4, 2.0), "y": (4, 3.0)}}
@@ -49,6 +50,26 @@ def test_the_time_left_is_estimated(
     assert (len(results), state.round, state.todo) == (6, 2, ())
     assert [step.ahead for step in steps if step.result is None] == ahead
     assert steps[-1].ahead == 0.0
+
+
+def test_a_run_that_failed_took_time_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def run_arm(*given: Any) -> ArmResult:
+        now[0] += 7.0
+        raise NonFiniteError("the loss is NaN")
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    monkeypatch.setattr(working, "config_of", lambda *given, **named: None)
+    monkeypatch.setattr(working.time, "perf_counter", lambda: now[0])
+    plan = Plan(ARMS, 2, (0,), budget=40.0)
+    tables = dict.fromkeys(plan.rounds, tmp_path)
+    job = Work(plan, None, tmp_path, tables, tmp_path, "again")  # type: ignore[arg-type]
+    results, _ = work(job, {}, ComparisonDir(tmp_path))
+    assert {unit: r.seconds for unit, r in results.items()} == {(a, 0): 7.0 for a in range(3)}
+    assert spent(results, 1) == 21.0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
