@@ -15,6 +15,7 @@ from siamkit.comparison.recipe import BUDGET, Outlook, choose_recipe
 from siamkit.comparison.work import Step
 from siamkit.config import COMPONENTS, KEPT_KEYS, RunConfig, flat, whole
 from siamkit.errors import ConfigError
+from siamkit.files import is_there
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
@@ -113,6 +114,11 @@ def require_seconds(budget: Any) -> None:
         raise ConfigError("must be above 0, in seconds", where=argument("budget"), got=budget)
 
 
+def is_begun(run: RunDir) -> bool:
+    """Return whether a run's directory holds a choice of its recipe that can go on."""
+    return is_there(_place_of(run).plan)
+
+
 def fit_with_recipe(
     config: RunConfig,
     known: Mapping[str, Registry],
@@ -133,7 +139,7 @@ def fit_with_recipe(
         reserved: The run's directory, if the caller has made it.
     """
     run = reserved or RunDir.reserve(config, restart=True)
-    place = ComparisonDir((run.path / run.recipe.name).absolute())
+    place = _place_of(run)
     recipe = choose_recipe(
         config, choice.fixed, known, place, given=choice.own,
         kind=choice.kind, budget=choice.budget, tell=choice.tell, watch=choice.watch,
@@ -149,3 +155,7 @@ def fit_with_recipe(
         notices=(*notices, *recipe.notices), reserved=reserved, restart=True, recipe=recipe.record,
     )  # fmt: skip
     return TrainingResult(result)
+
+
+def _place_of(run: RunDir) -> ComparisonDir:
+    return ComparisonDir(run.recipe.absolute())

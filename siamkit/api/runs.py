@@ -16,7 +16,7 @@ from siamkit.api.entries import registries
 from siamkit.api.listening import checked, log_of, observers
 from siamkit.api.models import open_run
 from siamkit.api.phase_table import Phases
-from siamkit.api.recipes import Choice, choice_of, fit_with_recipe
+from siamkit.api.recipes import Choice, choice_of, fit_with_recipe, is_begun
 from siamkit.api.results import InspectionResult, TrainingResult
 from siamkit.checks import whole_number
 from siamkit.config import RunConfig
@@ -35,6 +35,9 @@ from siamkit.spelling import argument
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
 from siamkit.training.build import build_policy
+
+_DATA = "data"
+"""The folder of images that were in memory, in the directory of their run."""
 
 
 def create_model(
@@ -253,16 +256,19 @@ def _fit_on(
     """Train on data that is given in Python. Images in memory are saved in the run's directory."""
     notices: list[str] = []
     items = items_of(data, notices)
-    run = RunDir(RunDir.reserve(config).path.absolute())
+    goes_on = choice is not None and config.run_dir is not None and is_begun(RunDir(config.run_dir))
+    kept = (_DATA,) if goes_on else ()
+    run = RunDir(RunDir.reserve(config, restart=goes_on, kept=kept).path.absolute())
     try:
-        config = placed(items, config, run.path / "data").model_copy(update={"run_dir": run.path})
+        config = placed(items, config, run.path / _DATA).model_copy(update={"run_dir": run.path})
         if choice is not None:
             return fit_with_recipe(config, known, choice, listeners, notices=notices, reserved=run)
         return TrainingResult(
             _fit.fit(config, known, listeners, observers(), notices=notices, reserved=run)
         )
     finally:
-        if not run.config.exists():  # the run was refused before it started
+        # The run was refused before it started. A choice of its recipe that was stopped goes on.
+        if not run.config.exists() and not is_begun(run):
             shutil.rmtree(run.path, ignore_errors=True)
 
 

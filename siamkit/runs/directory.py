@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -80,7 +80,12 @@ class RunDir:
 
     @classmethod
     def reserve(
-        cls, config: RunConfig, now: datetime | None = None, *, restart: bool = False
+        cls,
+        config: RunConfig,
+        now: datetime | None = None,
+        *,
+        restart: bool = False,
+        kept: Collection[str] = (),
     ) -> RunDir:
         """Return the directory of a new run, which is created if it does not exist.
 
@@ -88,6 +93,7 @@ class RunDir:
             config: The config.
             now: The time that a default name begins with.
             restart: Whether the directory may hold a run without a checkpoint (:attr:`has_begun`).
+            kept: Names of further files and folders that such a run may have.
 
         Raises:
             ConfigError: The directory is not empty, or lies in another run.
@@ -96,12 +102,12 @@ class RunDir:
         run = cls(
             config.run_dir or unused(Path("runs") / _default_name(config, now or datetime.now(UTC)))
         )
-        run.require_free(restart=restart)
+        run.require_free(restart=restart, kept=kept)
         with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
         return run
 
-    def require_free(self, *, restart: bool = False) -> None:
+    def require_free(self, *, restart: bool = False, kept: Collection[str] = ()) -> None:
         """Check that a new run can have this directory.
 
         The directory must be empty or missing. It must not lie in another run: it would be removed
@@ -109,6 +115,7 @@ class RunDir:
 
         Args:
             restart: Whether the directory may hold a run without a checkpoint.
+            kept: Names of further files and folders that such a run may have.
 
         Raises:
             ConfigError: The directory is not empty, lies in a run, or is not valid Unicode.
@@ -123,7 +130,7 @@ class RunDir:
                 hint=f"choose another {setting('run_dir')}",
             )
         with writing(path):
-            if not self._is_free(restart):
+            if not self._is_free(restart, kept):
                 hint = f"choose another {setting('run_dir')}"
                 if self.has_begun:
                     hint += f", or continue the run with {command('train --resume', path)}"
@@ -144,7 +151,7 @@ class RunDir:
         """
         return bool(newest_first(self.checkpoints))
 
-    def _is_free(self, restart: bool) -> bool:
+    def _is_free(self, restart: bool, kept: Collection[str]) -> bool:
         if not self.path.is_dir():
             return not is_there(self.path)
         names = {entry.name for entry in self.path.iterdir() if not is_leftover(entry)}
@@ -154,7 +161,7 @@ class RunDir:
                 *(self.config, self.plugins, self.events, self.quarantine),
                 *(self.checkpoints, self.int8, self.recipe),
             }
-            names -= {path.name for path in records}
+            names -= {*(path.name for path in records), *kept}
         return not names
 
     def restart(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import siamkit
@@ -16,6 +17,7 @@ from siamkit import api
 from siamkit.comparison import candidates as trying
 from siamkit.comparison import pace
 from siamkit.comparison import recipe as recipes
+from siamkit.comparison import work as working
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.candidates import CANDIDATES, candidates
 from siamkit.comparison.pace import Pace
@@ -132,6 +134,34 @@ def test_a_choice_that_was_stopped_goes_on(values: dict[str, Any], tmp_path: Pat
     fit_with_recipe(config, known, Choice("auto", budget=600, watch=watch), [])
     assert json.loads((tmp_path / "run" / "recipe" / "comparison.json").read_text()) == before
     assert len(steps) == 2 * 4, "each arm was tried once in each round"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_choice_on_images_in_memory_goes_on(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [(rng.integers(0, 255, (32, 32, 3), np.uint8), f"c{n % 12}") for n in range(48)]
+    steps: list[str] = []
+    plain = working.run_arm
+
+    def run_arm(*given: Any) -> ArmResult:
+        if len(steps) == 3:
+            steps.append("stopped")
+            raise KeyboardInterrupt
+        steps.append("run")
+        return plain(*given)
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    del values["data"]["path"]
+    run = tmp_path / "run"
+    asked: dict[str, Any] = {"data": images, "recipe": "auto", "budget": 600, "run_dir": run}
+    with pytest.raises(Interrupted, match="repeat the command with run_dir"):
+        siamkit.fit(values, **asked)
+    assert siamkit.fit(values, **asked).run_dir == run
+    results = list((run / "recipe" / "results").iterdir())
+    assert steps.count("run") == len(results) > 3, "each arm was tried once in each round"
 
 
 @pytest.mark.slow

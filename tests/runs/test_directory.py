@@ -120,6 +120,9 @@ def test_a_run_starts_again_until_it_has_a_checkpoint_and_never_over_other_files
     (run.path / "mine.txt").touch()
     with pytest.raises(ConfigError, match="not empty"):
         RunDir.reserve(config, restart=True)
+    with pytest.raises(ConfigError, match="not empty"):
+        RunDir.reserve(config, kept=["mine.txt"])
+    assert RunDir.reserve(config, restart=True, kept=["mine.txt"]).path == run.path
     (run.path / "mine.txt").unlink()
     (run.checkpoints / "epoch-00000-step-00000000").mkdir()
     assert run.has_begun
