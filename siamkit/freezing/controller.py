@@ -64,6 +64,9 @@ class FreezeController:
         net: The network: any module, wrapped or not.
         stages: The stages of the network, as the policy sees them; see
             :func:`siamkit.freezing.discover_stages`.
+        alone: Whether this process trains the network without the others of its process group of
+            ``torch.distributed``, such as a network that only one of them has. Then plans are not
+            compared.
 
     Attributes:
         net: The network without wrappers.
@@ -76,8 +79,9 @@ class FreezeController:
             doesn't have, leave out a parameter, or hold a parameter twice.
     """
 
-    def __init__(self, net: nn.Module, stages: Iterable[Stage]) -> None:
+    def __init__(self, net: nn.Module, stages: Iterable[Stage], *, alone: bool = False) -> None:
         self.net = unwrap(net)
+        self._alone = alone
         self.stages = tuple(stages)
         self.sizes = {name: p.numel() for name, p in named_parameters(net)}
         self.plan: FreezePlan | None = None
@@ -100,7 +104,7 @@ class FreezeController:
 
         Call this method between optimizer steps. It takes new fingerprints of all frozen tensors.
         In a process group of ``torch.distributed``, call it in each process: it waits for the
-        others, and compares their plans with this one.
+        others, and compares their plans with this one, unless the controller is ``alone``.
 
         Raises:
             ConfigError: The plan names a parameter that the network doesn't have, or trains one
@@ -111,7 +115,8 @@ class FreezeController:
         now = {name: p.numel() for name, p in named_parameters(self.net)}
         _check(self._plain, now, type(self.net).__name__)
         plan = self._own(plan)
-        require_same(plan.trainable)
+        if not self._alone:
+            require_same(plan.trainable)
         before = self.plan and status(self._plain, self.plan, self.sizes)
         self.net.zero_grad(set_to_none=True)
         for name, parameter in named_parameters(self.net):

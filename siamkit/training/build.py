@@ -126,7 +126,7 @@ def build(
     )
     phases = schedule.phases()
     schedule.require_trainable(phases)
-    controller = FreezeController(net, schedule.stages)
+    controller = FreezeController(net, schedule.stages, alone=True)
     require_exact(config.train, controller, phases)
     if config.train.grad_checkpointing and config.train.epochs:
         checkpoint_activations(net)

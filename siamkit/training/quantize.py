@@ -207,7 +207,7 @@ def _boundaries(setup: Setup) -> tuple[list[Boundary], FreezeController]:
     _require_possible(setup)
     net, stages = setup.net, setup.schedule.stages
     plan = _union(setup.schedule.phases())
-    controller = FreezeController(net, stages)
+    controller = FreezeController(net, stages, alone=True)
     controller.apply(plan)
     boundaries = [b for b in find_boundaries(net, stages, plan) if BACKBONE in b.module]
     if not boundaries:

@@ -301,6 +301,28 @@ if __name__ == "__main__":
 """
 
 
+ALONE = """
+import sys, torch
+from torch import nn
+from siamkit.freezing import FreezeController, discover_stages
+from siamkit.interfaces import FreezePlan
+
+def work(rank, file):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    if not rank:  # the other process has no such network
+        net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+        stages = discover_stages(net, torch.zeros(1, 3), head="1")
+        controller = FreezeController(net, stages, alone=True)
+        controller.apply(FreezePlan.of(stages, []))
+        assert not net[0].weight.requires_grad
+    torch.distributed.barrier()
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
+"""
+
+
 NOT_A_NUMBER = """
 import sys, torch
 from torch import nn
@@ -345,6 +367,7 @@ if __name__ == "__main__":
         pytest.param(TWO_PROCESSES, id="unfreezing under a live wrapper is refused"),
         pytest.param(PHASES, id="gradients are equal at the first step of each phase"),
         pytest.param(DIFFERENT_PLANS, id="different plans are refused in each process"),
+        pytest.param(ALONE, id="a network that one process has alone"),
         pytest.param(NOT_A_NUMBER, id="NaN in one process stops all in the same step"),
     ],
 )

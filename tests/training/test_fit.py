@@ -320,6 +320,22 @@ def test_a_launcher_of_several_processes_is_refused(
     assert api.resume(done.values["run_dir"]) == done.result
 
 
+def test_a_run_of_one_process_of_a_group_does_not_wait_for_the_others(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*_: Any) -> None:
+        pytest.fail("it waits for the other processes")
+
+    group = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        get_world_size=lambda: 2,
+        all_gather_object=wait,
+    )
+    monkeypatch.setattr("siamkit.freezing.processes.distributed", group)
+    api.fit(run_values(train={"epochs": 1}))
+
+
 def test_a_run_directory_that_holds_something_is_refused(run_values: RunValues) -> None:
     values = run_values()
     Path(values["run_dir"]).mkdir()
