@@ -138,7 +138,8 @@ def choose_recipe(
     )
     part = divide(images, plan).sets[plan.rounds[0]]["train"]
     steps = _steps(base, registries, arms[0], part)
-    if is_there(place.plan):  # a comparison that was stopped keeps its lengths
+    goes_on = is_there(place.plan)
+    if goes_on:  # a comparison that was stopped keeps its lengths
         lengths = _lengths_of(place)
     else:
         tell(Outlook(budget))
@@ -173,7 +174,10 @@ def choose_recipe(
     if best.trains:
         steps = _steps(base, registries, best, splits.train)
         own = _pace_of(compared, plan.arms.index(best))
-        epochs = training_epochs(own, _SLACK * (budget - (time.perf_counter() - begun)), steps)
+        passed = time.perf_counter() - begun
+        if goes_on:  # what the trials took before they were stopped counts too
+            passed = max(passed, table["seconds"])
+        epochs = training_epochs(own, _SLACK * (budget - passed), steps)
         config = _with_epochs(config, epochs)
         record |= {"epochs": epochs, "steps": steps, "expected": own.of(epochs, steps)}
     notices = []

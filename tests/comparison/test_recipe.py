@@ -268,6 +268,10 @@ def test_the_budget_is_divided_between_the_trials_and_the_training(
     # The report takes 5 s.
     assert found.record["expected"] == pytest.approx(total + 5)
     assert found.record["epochs"] == found.config.train.epochs
+    # If the choice was stopped after the trials, their time is not there again.
+    again = recipes.choose_recipe(config, {"head.name"}, api.registries(), place, budget=100.0)
+    steps_left = 0.9 * (100 - again.table["seconds"]) - 5
+    assert 0 < again.config.train.epochs * again.record["steps"] <= steps_left < total
 
 
 class Asked(Exception):
