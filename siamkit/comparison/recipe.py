@@ -133,9 +133,9 @@ def choose_recipe(
     images, splits = _training(base)
     arms = readable(arms, base, registries)
     seed, trials = base.train.seed, _TRIALS * budget
-    plan = Plan(
-        (*without_training(base.head.name), *arms), _folds(images, seed), (seed,), budget=trials
-    )
+    plain = without_training(base.head.name)
+    metric = base.train.monitored  # what chooses the best epoch of the run
+    plan = Plan((*plain, *arms), _folds(images, seed), (seed,), metric, budget=trials)
     part = divide(images, plan).sets[plan.rounds[0]]["train"]
     steps = _steps(base, registries, arms[0], part)
     goes_on = is_there(place.plan)
@@ -155,7 +155,7 @@ def choose_recipe(
         most = max(budget, least + pace.of(max(1, FEWEST // steps), steps) + _REPORT)
         tell(Outlook(budget, most, lengths.arms))
     tried = arms[: lengths.arms]
-    plan = replace(plan, arms=(*without_training(base.head.name), *tried))
+    plan = replace(plan, arms=(*plain, *tried))
     compared = compare(
         plan,
         _with_epochs(base, lengths.epochs),

@@ -330,6 +330,15 @@ def test_the_time_is_told_before_the_trials(
     assert plan.budget == pytest.approx(0.6 * budget)
 
 
+@pytest.mark.parametrize(("monitor", "metric"), [(None, "recall@1"), ("map@r", "map@r")])
+def test_recipes_are_compared_by_what_chooses_the_best_epoch(
+    values: dict[str, Any], asked: list[Any], tmp_path: Path, monitor: str | None, metric: str
+) -> None:
+    values["train"]["monitor"] = monitor
+    told(values, 50.0, tmp_path)
+    assert asked[0].metric == metric
+
+
 def test_an_epoch_of_many_steps_is_the_shortest_trial(
     values: dict[str, Any], asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
