@@ -143,7 +143,11 @@ class ComparisonDir:
         with writing(self.results):
             self.results.mkdir(exist_ok=True)
         write_sealed(self._result(unit), result.to_json())
-        for folder in self.runs.glob(f"{self.run(unit, 0).name[:-1]}*"):
+        self._clear(self._result(unit))
+
+    def _clear(self, result: Path) -> None:
+        """Remove the runs that a result comes from."""
+        for folder in self.runs.glob(f"{result.stem}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, unit: Unit) -> None:
@@ -174,7 +178,9 @@ class ComparisonDir:
             lock.release()
 
     def finish(self) -> None:
-        """Remove the locks of the finished runs, and their folder."""
+        """Remove what is left of the finished runs: folders after a kill, and the locks."""
+        for result in self.results.glob("arm-*.json"):
+            self._clear(result)
         with suppress(OSError):
             for lock in self.runs.glob(".arm-*.lock"):
                 lock.unlink()

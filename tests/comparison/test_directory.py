@@ -144,6 +144,15 @@ def test_a_run_that_is_finished_is_not_claimed_again(place: ComparisonDir) -> No
         assert mine
 
 
+def test_at_the_end_runs_with_a_result_go_and_others_stay(place: ComparisonDir) -> None:
+    place.begin(FACTS)
+    place.keep((0, 1), ArmResult())
+    for unit, variant in (((0, 1), 0), ((0, 1), 1), ((1, 1), 0)):
+        place.run(unit, variant).mkdir(parents=True)  # it was killed before it removed its runs
+    place.finish()
+    assert [path.name for path in place.runs.iterdir()] == ["arm-01-round-001-0"]
+
+
 def test_at_the_end_the_folder_of_runs_goes_if_nothing_else_is_in_it(place: ComparisonDir) -> None:
     place.begin(FACTS)
     with place.claimed((0, 0)):
