@@ -48,6 +48,17 @@ def test_two_classes_under_one_name_look_like_two():
     assert found.parts == (tuple(range(40, 48)), tuple(range(96, 102))), "the larger part first"
 
 
+def test_the_most_divided_class_comes_first():
+    embeddings, labels = images(classes=14)
+    labels[labels == 12], labels[labels == 13] = 5, 2
+    # An image of class 2 leans to the other half.
+    first, *_, last = np.flatnonzero(labels == 2)
+    embeddings[first] = 0.8 * embeddings[first + 1] + 0.2 * embeddings[last]
+    _, found = structure(embeddings, labels)
+    assert [one.label for one in found] == [5, 2]
+    assert found[0].share > found[1].share
+
+
 def test_a_small_class_is_not_divided():
     embeddings, labels = images(classes=3, each=3)
     assert structure(embeddings, labels)[1] == []

@@ -211,6 +211,17 @@ def test_the_missing_space_is_told_in_gigabytes(
     assert caught.value.where == str(folder.parent)
 
 
+@pytest.mark.parametrize("apart", [-1, 1])
+def test_the_folder_of_another_user_is_not_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, apart: int
+) -> None:
+    owner = folder.stat().st_uid
+    filling._require_own(folder)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + apart)
+    with pytest.raises(ResourceError, match="belongs to another user"):
+        filling._require_own(folder)
+
+
 def test_a_workplace_is_for_one_process_and_goes_if_it_is_empty(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "out.npy"
     with working(target) as place:

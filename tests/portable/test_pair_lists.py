@@ -92,6 +92,12 @@ def test_all_rows_are_told_up_to_a_limit(folder):
         read_pairs(folder / "none.csv")
 
 
+def test_rows_after_a_wrong_one_are_checked_too(folder):
+    rows = "x.png,y.png,maybe\nx.png,z.png,1\nx.png,list.csv,1\n"
+    with pytest.raises(DataError, match=r"2 problems(.|\n)*row 2(.|\n)*row 4: list\.csv"):
+        read_pairs(listing(folder, f"a,b,same\n{rows}"))
+
+
 def test_scores_are_the_similarities_and_no_image_is_embedded_twice(folder, monkeypatch):
     torch.manual_seed(0)
     net = api.create_model("timm:test_resnet", pretrained=False, head="linear", image_size=32)

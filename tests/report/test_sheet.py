@@ -128,6 +128,11 @@ def test_large_images_are_reduced():
     assert embedded(draw_page(sheet(big), NOW))[0].shape[1] == 2 * big.size[0]
 
 
+@pytest.mark.parametrize("size", [(10, 30), (30, 10)])
+def test_an_image_that_is_too_long_on_one_side_is_reduced(size):
+    assert model.fitted(model.Picture(flat("red", size), (20, 20))).size == (20, 20)
+
+
 def test_strengths_are_told_in_words():
     assert strengths_text(AugmentConfig(preset="marks")) == (
         "80 % to 100 % of the area, brightness ± 10 %, contrast ± 10 %, saturation ± 10 %"
@@ -139,3 +144,4 @@ def test_strengths_are_told_in_words():
         if not key.startswith("crop"):
             only = AugmentConfig.model_validate({"preset": "none", key: 0.25})
             assert "0.25" in strengths_text(only) or "25 %" in strengths_text(only), key
+            assert "of the area" not in strengths_text(only)

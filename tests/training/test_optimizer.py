@@ -132,6 +132,18 @@ def test_restored_state_is_on_the_device_of_its_parameter(flags: dict[str, bool]
     assert found == {**dict.fromkeys(shapes, "meta"), "step": "meta" if flags else "cpu"}
 
 
+def test_restored_state_is_a_copy_because_what_was_read_may_be_a_mapped_file() -> None:
+    parameter = nn.Parameter(torch.ones(3, 4))
+    group = {"params": [parameter], "names": ["p"], "name": "g"}
+    optimizer = SimpleNamespace(param_groups=[group], state=defaultdict(dict))
+    shapes = {"exp_avg": (3, 4), "row_var": (3, 1), "step": ()}
+    saved = {f"p::{key}": torch.ones(shape) for key, shape in shapes.items()}
+    load_state_tensors(optimizer, saved)  # type: ignore[arg-type]
+    for key, value in optimizer.state[parameter].items():
+        assert torch.equal(value, saved[f"p::{key}"])
+        assert value.data_ptr() != saved[f"p::{key}"].data_ptr(), key
+
+
 @pytest.mark.parametrize("kind", [timm.optim.Lamb, timm.optim.AdamP, timm.optim.Adopt])
 def test_steps_that_are_counted_in_a_group_or_as_a_number_survive_too(kind: type) -> None:
     # check_optimizer saves and loads the state as a run does.
