@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torch import nn
 
 from siamkit import plugins
 
@@ -202,3 +203,44 @@ def run_values(
 ) -> Callable[..., dict[str, Any]]:
     """The same for a run in a folder of the test's own."""
     return partial(values_of, tmp_path / "run")
+
+
+class _Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.conv(x), x
+
+
+class _Unreadable(nn.Module):
+    """A backbone whose first stage gives two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair, self.last = _Pair(), nn.Conv2d(4, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.pair(x)[0]).mean((2, 3))
+
+
+class _Short(nn.Module):
+    """A backbone with two stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x)).mean((2, 3))
+
+
+@pytest.fixture
+def unreadable() -> nn.Module:
+    return _Unreadable()
+
+
+@pytest.fixture
+def short() -> nn.Module:
+    return _Short()

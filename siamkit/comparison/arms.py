@@ -7,15 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from siamkit.config import AUTO, COMPONENT_MODELS, KEPT_KEYS, MAIN_KEYS, nested
+from siamkit.config import AUTO, CLOSED_FORM, COMPONENT_MODELS, KEPT_KEYS, MAIN_KEYS, nested
 from siamkit.errors import SiamkitError
 from siamkit.registry import Registry
 
 UNTRAINED, CLOSED = "untrained", "closed form"
 """The names of the networks without training: the backbone's features, and the head in closed
 form."""
-
-_CLOSED_FORM = "multistage"  # siamkit.model.default_head has this name too, but imports torch
 
 _BARE = {f"{section}.name" for section in COMPONENT_MODELS} | {
     f"{section}.{key}" for section, key in MAIN_KEYS.items()
@@ -101,7 +99,7 @@ def without_training(head: str = AUTO, backbones: Sequence[Any] = (None,)) -> li
         head: The name of the head of the base config.
         backbones: The backbones; None is the config's own.
     """
-    closed = _CLOSED_FORM if head == _CLOSED_FORM else AUTO
+    closed = CLOSED_FORM if head == CLOSED_FORM else AUTO
     arms = []
     for backbone in backbones:
         own = {} if backbone is None else {"backbone.name": backbone}

@@ -6,14 +6,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from siamkit.comparison.arms import Arm
+from siamkit.config import CLOSED_FORM
 
 CANDIDATES: tuple[Mapping[str, Any], ...] = (
     {
-        "freeze.name": "full", "loss.name": "supcon", "head.name": "multistage",
+        "freeze.name": "full", "loss.name": "supcon", "head.name": CLOSED_FORM,
         "data.augment.preset": "marks",
     },
     {
-        "freeze.name": "full", "loss.name": "supcon", "head.name": "multistage",
+        "freeze.name": "full", "loss.name": "supcon", "head.name": CLOSED_FORM,
         "data.augment.preset": "objects",
     },
     {

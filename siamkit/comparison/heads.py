@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.unit import config_of
-from siamkit.config import AUTO, RunConfig
+from siamkit.config import AUTO, CLOSED_FORM, RunConfig
 from siamkit.model.create import create_net
-from siamkit.model.default_head import CLOSED_FORM
 from siamkit.model.generators import seeded
 from siamkit.registry import Registry
 

@@ -35,6 +35,7 @@ from siamkit.config.resolve import (
 )
 from siamkit.config.sections import (
     AUTO,
+    CLOSED_FORM,
     COMPONENT_MODELS,
     COMPONENTS,
     DEFAULT_RATE,
@@ -56,6 +57,7 @@ from siamkit.config.sections import (
 __all__ = [
     "AUTO",
     "CHOSEN",
+    "CLOSED_FORM",
     "COMPONENTS",
     "COMPONENT_MODELS",
     "DEFAULT_RATE",

@@ -28,6 +28,10 @@ COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 AUTO = "auto"
 """The name of the head of a config that leaves the choice of the head to the run."""
 
+CLOSED_FORM = "multistage"
+"""The default head. On unseen classes of three sets, it is better without any training than the
+features with another head after some epochs (docs/defaults.md)."""
+
 DEFAULT_RATE = 2e-3
 
 Rate = Annotated[float, Field(gt=0, le=1000)]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from siamkit.config import HeadConfig, RunConfig, named_head
+from siamkit.config import CLOSED_FORM, HeadConfig, RunConfig, named_head
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Backbone, StageOptions
 from siamkit.model.reading import StageReader, outputs_of
 from siamkit.registry import Registry
-
-CLOSED_FORM = "multistage"
-"""The default head. On unseen classes of three sets, it is better without any training than the
-features with :data:`WITHOUT` after some epochs (docs/defaults.md)."""
 
 WITHOUT = "residual"
 """The default head where no closed form is possible. It starts at the features."""

@@ -37,7 +37,7 @@ _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 """A lock per backbone: only one thread at a time may follow a backbone's forward."""
 
 
-class UnreadStage(ConfigError):
+class UnreadStageError(ConfigError):
     """A stage that the head reads did not run in a forward.
 
     Args:
@@ -104,7 +104,7 @@ class StageReader(nn.Module):
         """Return the parts of all stages ``[N, D]``, side by side.
 
         Raises:
-            UnreadStage: The backbone skipped one of the stages.
+            UnreadStageError: The backbone skipped one of the stages.
         """
         (backbone,) = self._backbone
         parts: dict[str, Tensor] = {}
@@ -116,7 +116,7 @@ class StageReader(nn.Module):
             features = backbone(images)
         for name in self._outputs:
             if name not in parts:
-                raise UnreadStage(name)
+                raise UnreadStageError(name)
         return torch.cat([*(parts[name] for name in self._outputs), unit(features.float())], 1)
 
     def own(self, read: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from siamkit.model.device import place, resolve_device
 from siamkit.model.generators import seeded
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import BUFFER, Quantized
-from siamkit.model.reading import UnreadStage
+from siamkit.model.reading import UnreadStageError
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import blank, evaluating
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
@@ -244,7 +244,7 @@ def _require_readable(net: SiameseNet) -> None:
     try:
         with evaluating(net):
             net.reader(blank(net, images.channels, images.size))
-    except UnreadStage as error:
+    except UnreadStageError as error:
         raise ConfigError(
             f"the head reads stage {error.stage!r}, which does not run as a whole if its "
             "activations are recomputed",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from siamkit.comparison.arms import without_training
@@ -13,33 +12,6 @@ from siamkit.comparison.candidates import candidates
 from siamkit.comparison.heads import readable
 from siamkit.comparison.unit import config_of
 from siamkit.training.build import build
-
-
-class Pair(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.conv(x), x
-
-
-class Unreadable(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.pair, self.last = Pair(), nn.Conv2d(4, 6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.pair(x)[0]).mean((2, 3))
-
-
-class Short(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.only = nn.Conv2d(3, 8, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.only(x).mean((2, 3))
 
 
 def fitted(backbone: Any, fixed: tuple[str, ...] = (), **sections: Any) -> tuple[Any, Any, Any]:
@@ -58,27 +30,27 @@ def test_candidates_stay_as_they_are_if_the_backbone_has_enough_stages() -> None
     assert arms == candidates(())
 
 
-def test_a_short_backbone_is_read_from_its_first_stage() -> None:
-    arms, base, known = fitted(Short())
+def test_a_short_backbone_is_read_from_its_first_stage(short: nn.Module) -> None:
+    arms, base, known = fitted(short)
     assert [arm.name for arm in arms] == [arm.name for arm in candidates(())]
     for arm in (*arms, *without_training()):
         setup = build(config_of(base, known, arm), known, 2)
         if arm.values["head.name"] not in ("residual", "identity"):
-            assert setup.config.head.options == {"stages": 1, "dim": 8, "method": "wccn"}
+            assert setup.config.head.options == {"stages": 2, "dim": 10, "method": "wccn"}
 
 
 @pytest.mark.parametrize(
-    ("backbone", "sections"),
+    "sections",
     [
-        (Unreadable(), {}),
-        (RESNET, {"engine": {"prefix": "int8"}}),
-        (RESNET, {"train": {"grad_checkpointing": True}}),
+        {},
+        {"engine": {"prefix": "int8"}, "backbone": RESNET},
+        {"train": {"grad_checkpointing": True}, "backbone": RESNET},
     ],
 )
 def test_no_closed_form_is_tried_where_stages_cannot_be_read(
-    backbone: Any, sections: dict[str, Any]
+    unreadable: nn.Module, sections: dict[str, Any]
 ) -> None:
-    arms, _, _ = fitted(backbone, **sections)
+    arms, _, _ = fitted(**{"backbone": unreadable, **sections})
     assert {arm.values["head.name"] for arm in arms} == {"residual"}
 
 
@@ -88,8 +60,8 @@ def test_the_users_own_head_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) ->
     assert arms == candidates({"head.name"})
 
 
-def test_the_closed_form_replaces_a_head_with_options() -> None:
-    _, base, known = fitted(Short(), head={"name": "mlp", "hidden": 16, "dim": 4})
+def test_the_closed_form_replaces_a_head_with_options(short: nn.Module) -> None:
+    _, base, known = fitted(short, head={"name": "mlp", "hidden": 16, "dim": 4})
     (closed,) = (arm for arm in without_training(base.head.name) if arm.name == "closed form")
     assert build(config_of(base, known, closed), known, 2).config.head.name == "multistage"
     _, base, known = fitted(RESNET, head={"name": "multistage", "stages": 2, "method": "lda"})

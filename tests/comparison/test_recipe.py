@@ -389,7 +389,7 @@ def test_a_signal_while_the_pace_is_measured_names_no_folder_that_is_gone(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> Pace:
-        hint = "continue it with siamkit.resume('/tmp/gone/run')"
+        hint = "continue it with siamkit.resume('gone/run')"
         raise Interrupted("stopped by SIGINT", exit_code=130, hint=hint)
 
     monkeypatch.setattr(recipes, "_pilot", stopped)

@@ -214,9 +214,17 @@ from siamkit.errors import ConfigError
 from siamkit.freezing import FreezeController, discover_stages
 from siamkit.interfaces import FreezePlan
 
-def work(rank, file):
+def main(rank, file):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    work(rank)
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(main, args=(sys.argv[1],), nprocs=2)
+"""
+
+LIVE_WRAPPER = """
+def work(rank):
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     stages = discover_stages(net, torch.zeros(1, 3), head="1")
     FreezeController(net, stages).apply(FreezePlan.of(stages, []))
@@ -229,21 +237,11 @@ def work(rank, file):
         assert "wrap that network again" in str(error), error
     else:
         raise AssertionError("unfrozen under a live wrapper")
-
-if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
 """
 
 
 PHASES = """
-import sys, torch
-from torch import nn
-from siamkit.freezing import FreezeController, discover_stages
-from siamkit.interfaces import FreezePlan
-
-def work(rank, file):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def work(rank):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     stages = discover_stages(net, torch.zeros(1, 3), head="1")
@@ -264,22 +262,11 @@ def work(rank, file):
             assert own.any() and torch.equal(*every), name
         optimizer.step()
         controller.verify("the end of a phase")
-
-if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
 """
 
 
 DIFFERENT_PLANS = """
-import sys, torch
-from torch import nn
-from siamkit.errors import ConfigError
-from siamkit.freezing import FreezeController, discover_stages
-from siamkit.interfaces import FreezePlan
-
-def work(rank, file):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def work(rank):
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     stages = discover_stages(net, torch.zeros(1, 3), head="2")
     controller = FreezeController(net, stages)
@@ -295,21 +282,11 @@ def work(rank, file):
         raise AssertionError("different plans")
     assert controller.plan == FreezePlan.of(stages, ["1"])
     assert {n for n, p in net.named_parameters() if p.requires_grad} == controller.plan.trainable
-
-if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
 """
 
 
 ALONE = """
-import sys, torch
-from torch import nn
-from siamkit.freezing import FreezeController, discover_stages
-from siamkit.interfaces import FreezePlan
-
-def work(rank, file):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def work(rank):
     if not rank:  # the other process has no such network
         net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
         stages = discover_stages(net, torch.zeros(1, 3), head="1")
@@ -317,21 +294,11 @@ def work(rank, file):
         controller.apply(FreezePlan.of(stages, []))
         assert not net[0].weight.requires_grad
     torch.distributed.barrier()
-
-if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
 """
 
 
 NOT_A_NUMBER = """
-import sys, torch
-from torch import nn
-from siamkit.freezing import FreezeController, discover_stages
-from siamkit.interfaces import FreezePlan
-
-def work(rank, file):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def work(rank):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     stages = discover_stages(net, torch.zeros(1, 3), head="1")
@@ -354,9 +321,6 @@ def work(rank, file):
     assert steps == 2, steps
     assert all(p.isfinite().all() for p in net.parameters())
     controller.verify("the end")
-
-if __name__ == "__main__":
-    torch.multiprocessing.spawn(work, args=(sys.argv[1],), nprocs=2)
 """
 
 
@@ -364,7 +328,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     "code",
     [
-        pytest.param(TWO_PROCESSES, id="unfreezing under a live wrapper is refused"),
+        pytest.param(LIVE_WRAPPER, id="unfreezing under a live wrapper is refused"),
         pytest.param(PHASES, id="gradients are equal at the first step of each phase"),
         pytest.param(DIFFERENT_PLANS, id="different plans are refused in each process"),
         pytest.param(ALONE, id="a network that one process has alone"),
@@ -373,7 +337,7 @@ if __name__ == "__main__":
 )
 def test_several_processes(code: str, tmp_path: Path) -> None:
     script = tmp_path / "two.py"
-    script.write_text(code)
+    script.write_text(code + TWO_PROCESSES)
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "group")],
         check=False, capture_output=True, text=True, timeout=300,

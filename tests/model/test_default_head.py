@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 import siamkit
@@ -13,37 +12,6 @@ from siamkit.api.entries import load_config, registries
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Backbone
 from siamkit.model.default_head import default_head
-
-
-class Pair(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.conv(x), x
-
-
-class Unreadable(nn.Module):
-    """A backbone whose first stage gives two tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pair, self.last = Pair(), nn.Conv2d(4, 6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.pair(x)[0]).mean((2, 3))
-
-
-class Short(nn.Module):
-    """A backbone with two stages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(self.first(x)).mean((2, 3))
 
 
 def backbone(module: Any) -> Backbone:
@@ -71,24 +39,24 @@ def test_whether_embeddings_are_normalised_stays():
     assert int8["normalize"] is False
 
 
-def test_embeddings_are_not_wider_than_what_is_read():
-    assert chosen(Short())["dim"] == 4 + 6
+def test_embeddings_are_not_wider_than_what_is_read(short: nn.Module):
+    assert chosen(short)["dim"] == 4 + 6
 
 
-def test_a_short_backbone_is_read_from_its_first_stage():
-    model = backbone(Short())
-    head = chosen(Short())
+def test_a_short_backbone_is_read_from_its_first_stage(short: nn.Module):
+    model = backbone(short)
+    head = chosen(short)
     assert (head["name"], head["stages"]) == ("multistage", len(model.stages()))
     assert head["stages"] < 4
 
 
-def test_a_backbone_whose_stages_cannot_be_read_gets_a_residual():
-    assert chosen(Unreadable()) == {"name": "residual", "normalize": True, "hidden": 512}
+def test_a_backbone_whose_stages_cannot_be_read_gets_a_residual(unreadable: nn.Module):
+    assert chosen(unreadable) == {"name": "residual", "normalize": True, "hidden": 512}
 
 
-def test_a_run_without_epochs_says_why_the_stages_cannot_be_read():
+def test_a_run_without_epochs_says_why_the_stages_cannot_be_read(unreadable: nn.Module):
     with pytest.raises(ConfigError, match=r"'model.pair' cannot be pooled"):
-        chosen(Unreadable(), train={"epochs": 0})
+        chosen(unreadable, train={"epochs": 0})
 
 
 def test_an_int8_prefix_has_one_output_so_the_head_is_a_residual():

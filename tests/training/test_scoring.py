@@ -88,7 +88,7 @@ def test_an_evaluation_has_no_larger_passes_than_the_training(
 def test_the_network_before_training_is_measured_in_parts(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, _ = fit(image_folder, tmp_path / "whole", 1000)
+    fit(image_folder, tmp_path / "whole", 1000)
     sizes: list[int] = []
     project = SiameseNet.project
 
@@ -98,6 +98,10 @@ def test_the_network_before_training_is_measured_in_parts(
 
     monkeypatch.setattr(SiameseNet, "project", watched)
     monkeypatch.setattr(scoring, "_PROJECTED", 5)
-    parts, _ = fit(image_folder, tmp_path / "parts", 1000)
+    fit(image_folder, tmp_path / "parts", 1000)
     assert sizes[:2] == [5, 5]
-    assert parts.metrics["untrained"] == whole.metrics["untrained"]
+    states = [
+        checkpoint.latest_intact(tmp_path / name / "checkpoints")[0].state
+        for name in ("whole", "parts")
+    ]
+    assert states[0]["start"] == states[1]["start"] != {}
