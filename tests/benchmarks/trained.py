@@ -3,12 +3,16 @@
     python tests/benchmarks/trained.py FOLDER... --settings data.fit=crop data.fit=auto
     python tests/benchmarks/trained.py FOLDER --bits 12 --settings data.range=full data.range=auto
     python tests/benchmarks/trained.py FOLDER --policy freeze-all --settings data.views={1,2,4,8}
+    python tests/benchmarks/trained.py FOLDER... --always head.name=residual \\
+        --settings engine.prefix=auto engine.prefix=int8
 
-Each folder holds class folders. `siamkit train` runs on it once for each setting and seed, with its
-defaults otherwise: on half of the classes, with a quarter to choose the best epoch. The table shows
-the medians over the seeds: recall@1 on the last quarter, and the CPU seconds of the whole command,
-with an empty cache. With ``--bits`` the images are first written as
-grey files of 16 bits whose values have so many bits, as scanners deliver them.
+Each folder holds class folders. `siamkit train` runs on it once for each setting and seed, with the
+settings of ``--always`` and its defaults otherwise: on half of the classes, with a quarter to choose
+the best epoch. The table shows the medians over the seeds: recall@1 on the last quarter, and the CPU
+seconds of the whole command, with an empty cache. The last column is the difference of recall@1 to
+the first setting, with the same images and seed: its mean, and the one that is furthest below. With
+``--bits`` the images are first written as grey files of 16 bits whose values have so many bits, as
+scanners deliver them.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from depths import deep
 from fits import samples_of
@@ -73,24 +77,31 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--policy", default="stages")
+    parser.add_argument("--always", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    print("| set | px | setting | untrained | trained | CPU s |\n|---|---|---|---|---|---|")
+    print("| set | px | setting | untrained | trained | CPU s | mean, least difference |")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         for folder in options.folders:
             used = split(folder, options.bits, options.per_class, Path(place))
+            first: list[float] = []
             for setting in options.settings:
                 results = [
                     recall_of(used, [
                         "--backbone", options.backbone, "--image-size", str(options.image_size),
-                        "--epochs", str(options.epochs), "--seed", str(seed), "--set", setting,
+                        "--epochs", str(options.epochs), "--seed", str(seed),
                         "--freeze-policy", options.policy,
+                        *(part for value in (*options.always, setting) for part in ("--set", value)),
                     ])
                     for seed in options.seeds
                 ]  # fmt: skip
                 untrained, trained, cpu = (median(column) for column in zip(*results, strict=True))
+                recalls = [recall for _, recall, _ in results]
+                first = first or recalls
+                apart = [recall - other for recall, other in zip(recalls, first, strict=True)]
                 print(
                     f"| {used.name} | {options.image_size} | {setting} | {untrained:.3f} | "
-                    f"{trained:.3f} | {cpu:.0f} |",
+                    f"{trained:.3f} | {cpu:.0f} | {fmean(apart):+.3f}, {min(apart):+.3f} |",
                     flush=True,
                 )
 
