@@ -7,12 +7,12 @@
         --settings engine.prefix=auto engine.prefix=int8
 
 Each folder holds class folders. `siamkit train` runs on it once for each setting and seed, with the
-settings of ``--always`` and its defaults otherwise: on half of the classes, with a quarter to choose
-the best epoch. The table shows the medians over the seeds: recall@1 on the last quarter, and the CPU
-seconds of the whole command, with an empty cache. The last column is the difference of recall@1 to
-the first setting, with the same images and seed: its mean, and the one that is furthest below. With
-``--bits`` the images are first written as grey files of 16 bits whose values have so many bits, as
-scanners deliver them.
+settings of ``--always`` and its defaults otherwise: on half of the classes, with a quarter to
+choose the best epoch. The table shows the medians over the seeds: recall@1 on the last quarter, and
+the CPU seconds of the whole command, with an empty cache. The last column is the difference of
+recall@1 to the first setting, with the same images and seed: its mean, and the one that is furthest
+below. With ``--bits`` the images are first written as grey files of 16 bits whose values have so
+many bits, as scanners deliver them.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ def main() -> None:
             used = split(folder, options.bits, options.per_class, Path(place))
             first: list[float] = []
             for setting in options.settings:
+                sets = [part for value in (*options.always, setting) for part in ("--set", value)]
                 results = [
                     recall_of(used, [
                         "--backbone", options.backbone, "--image-size", str(options.image_size),
                         "--epochs", str(options.epochs), "--seed", str(seed),
-                        "--freeze-policy", options.policy,
-                        *(part for value in (*options.always, setting) for part in ("--set", value)),
+                        "--freeze-policy", options.policy, *sets,
                     ])
                     for seed in options.seeds
                 ]  # fmt: skip
