@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 COVERAGE = 0.95
 
@@ -98,6 +99,4 @@ def _tables(first: Sequence[Totals], second: Sequence[Totals]) -> tuple[Any, NDA
 
 def _quantile(coverage: float, freedom: int) -> float:
     """Return the quantile of Student's distribution that bounds the interval."""
-    from scipy.stats import t  # slow to import
-
-    return float(t.ppf((1 + coverage) / 2, freedom))
+    return float(stdtrit(freedom, (1 + coverage) / 2))

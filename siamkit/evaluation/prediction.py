@@ -37,8 +37,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtrit  # scipy.stats takes half a second to import
 
 from siamkit.portable.calibration import Rate
 
@@ -114,7 +113,7 @@ def _freedom(shares: Floats) -> float:
 
 
 def _quantile(freedom: float) -> float:
-    return float(student.ppf((1 + COVERAGE) / 2, freedom))
+    return float(stdtrit(freedom, (1 + COVERAGE) / 2))
 
 
 def _score_ends(rate: float, draws: float, freedom: float) -> tuple[float, float]:
