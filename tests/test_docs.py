@@ -1,6 +1,5 @@
 """The documentation is held to the code: signatures, names, commands, configurations, links."""
 
-import importlib.util
 import inspect
 import re
 import shlex
@@ -8,19 +7,18 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
 
 import siamkit
-from siamkit import api, errors, hookspecs, interfaces
+from siamkit import api, errors, interfaces
 from siamkit.cli.app import app
 from siamkit.cli.output import restored_stdout
 from siamkit.cli.run_flags import RunFlags
-from siamkit.config import RunConfig, yaml_text
-from siamkit.report.options import describe_options
+from siamkit.config import yaml_text
 from siamkit.training.state import RunState
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,92 +42,6 @@ def blocks(language: str) -> list[Any]:
         for number, text in enumerate(found):
             result.append(pytest.param(text, id=f"{named(page)}-{number}"))
     return result
-
-
-def load_generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("siamkit_docs_generate", DOCS / "generate.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATOR = load_generator()
-
-
-# --- generated pages -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("page", GENERATOR.PAGES, ids=named)
-def test_generated_text_is_up_to_date(page):
-    assert GENERATOR.render(page) == read(page), "run: python docs/generate.py"
-
-
-def test_every_generated_block_stands_in_some_page():
-    used = {
-        name for page in PAGES for name in re.findall(r"<!-- generated: ([\w-]+) -->", read(page))
-    }
-    assert used == set(GENERATOR.BLOCKS)
-
-
-def test_the_defaults_of_options_stand_in_the_reference():
-    text = read(DOCS / "reference/cli.md")
-    assert "| `-k K` | Results per query. Default: 10. |" in text
-    assert [line for line in text.splitlines() if line.count("Default: ") > 1] == []
-
-
-def test_a_stale_page_is_noticed(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- generated: exit-codes -->\nold\n<!-- end -->\nb\n")
-    text = GENERATOR.render(page)
-    assert "old" not in text
-    assert text.startswith("a\n") and text.endswith("<!-- end -->\nb\n")
-
-
-# --- names and meanings --------------------------------------------------------------------------
-
-HOOKS = [name for name in vars(hookspecs) if name.startswith("siamkit_")]
-
-
-@pytest.mark.parametrize("hook", HOOKS)
-def test_each_hooks_exact_signature_stands_in_the_reference(hook):
-    signature = str(inspect.signature(getattr(hookspecs, hook))).replace("'", "")
-    assert f"def {hook}{signature}: ..." in read(DOCS / "reference/hooks.md")
-
-
-@pytest.mark.parametrize(
-    ("section", "page"),
-    [(name, page) for name, (page, _) in GENERATOR._OPTION_PAGES.items()],
-)
-def test_each_registered_name_and_option_is_documented(section, page):
-    text = read(DOCS / "reference" / page)
-    registry = api.registries()[section]
-    assert "siamkit" in {entry.distribution for entry in registry}
-    for entry in registry:
-        if entry.distribution != "siamkit":
-            continue
-        _, heading, rest = text.partition(f"\n## `{entry.name}`\n")
-        assert heading, entry.name
-        own = rest.partition("\n## ")[0]
-        for option in entry.options.model_fields:
-            assert f"| `{option}` |" in own, f"{entry.name}: {option}"
-
-
-def test_every_option_and_key_has_a_meaning():
-    models = [entry.options for r in api.registries().values() for entry in r]
-    rows = [row for model in [*models, RunConfig] for row in GENERATOR.option_rows(model)]
-    assert [key for key, _, _, meaning in rows if not meaning] == []
-
-
-def test_every_key_of_the_configuration_is_documented():
-    text = read(DOCS / "reference/config.md")
-    for section in describe_options(RunConfig):
-        assert f"\n## `{section['name']}`\n" in text
-
-
-def test_the_readme_names_every_freeze_policy():
-    for entry in GENERATOR.own("freeze"):
-        assert f"| `{entry.name}` |" in read(ROOT / "README.md")
 
 
 def test_every_event_is_documented():

@@ -3,12 +3,13 @@
     python tests/mutation/run.py --count 300 --seed 0 --jobs 2 --log mutants.jsonl
 
 Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests of
-its room (``siamkit/data``: ``tests/data``) must notice it, or the tests of conventions, which look
-at all rooms. First, the fast tests in the files that have the name of the changed one run for each
-mutant, and those that read the signatures of a room's functions. Most mutants end there. The others
-meet all tests that execute the changed line: before the first of them, the tests of their room run
-once with the unchanged code and are recorded (``recording.py``, ``selecting.py``). A mutant that no
-test notices survives; the end of the output shows each survivor as a diff.
+its room (``siamkit/data``: ``tests/data``) must notice it, or the tests of conventions and of the
+reference, which look at all rooms. First, the fast tests in the files that have the name of the
+changed one run for each mutant, and those that read the signatures of a room's functions. Most
+mutants end there. The others meet all tests that execute the changed line: before the first of
+them, the tests of their room run once with the unchanged code and are recorded (``recording.py``,
+``selecting.py``). A mutant that no test notices survives; the end of the output shows each survivor
+as a diff.
 
 The recordings lie beside the log, in a folder of its name, and count for the same code only.
 
@@ -45,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from drawing import ROOT, Mutant, draw, in_rooms, shown
 from recording import Recording, record
-from selecting import EVERYWHERE, Code, chosen, mirrored, room_of
+from selecting import CONVENTIONS, REFERENCE, Code, chosen, mirrored, room_of
 
 CAUGHT, SURVIVED, TOO_LONG = "caught", "survived", "too long"
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -151,7 +152,7 @@ def _noticed(
     before = target.read_text(encoding="utf-8")
     started = time.monotonic()
     while True:
-        counting = [EVERYWHERE, *(test for test in tests if sound.get(test, True))]
+        counting = [CONVENTIONS, *(t for t in tests if sound.get(t, True)), REFERENCE]
         target.write_text(mutant.code(tree), encoding="utf-8")
         try:
             outcome, test = _run(tree, counting, seconds, fast=fast)

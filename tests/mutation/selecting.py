@@ -16,8 +16,10 @@ from pathlib import Path
 
 from recording import Recording
 
-# These tests look at all code, whatever the room.
-EVERYWHERE = "tests/test_conventions.py"
+# These tests look at all code, whatever the room: at its rules, and at the defaults, ranges and
+# signatures that the reference states.
+CONVENTIONS = "tests/test_conventions.py"
+REFERENCE = "tests/test_reference.py"
 # These read the signatures of a room's functions, which they do not call.
 _SIGNATURES = {room: f"tests/{room}/test_defaults.py" for room in ("api", "cli")}
 _LONG = 2.0  # seconds; longer tests run after all shorter ones
