@@ -183,17 +183,17 @@ def _require_open(head: Component, registry: Registry, name: Namer) -> None:
         )
 
 
-def named_head(name: str, normalize: bool, registry: Registry, **given: Any) -> HeadConfig:
+def named_head(name: str, like: HeadConfig, registry: Registry, **given: Any) -> HeadConfig:
     """Return the complete section of a head.
 
     Args:
         name: The head's name.
-        normalize: Whether the embeddings are L2-normalised.
+        like: The section whose other keys stay.
         registry: The registry of heads.
         **given: Options of the head. The others are its defaults.
     """
     options = registry.get(name).validate(given, name, kind=registry.kind)
-    own = {"name": name, "normalize": normalize}
+    own = {"name": name, "normalize": like.normalize, "trained": like.trained}
     return HeadConfig.model_validate(own | options.model_dump(mode="json"))
 
 

@@ -90,6 +90,13 @@ class HeadConfig(Component):
         "for backbones whose stages cannot be read.",
     )
     normalize: bool = Field(True, description="L2-normalise the embedding.")
+    trained: bool | None = Field(
+        None,
+        description="Whether a head with a closed form, such as multistage, is trained. true: it "
+        "is trained like any head, and computed again after the last epoch. false: it is computed "
+        "anew after each epoch, and the backbone trains by its own features. null: false if the "
+        "policy, without a head, trains a part of the backbone in every epoch.",
+    )
 
 
 class FreezeConfig(Component):

@@ -27,11 +27,10 @@ def default_head(config: RunConfig, registry: Registry, backbone: Backbone) -> H
         ConfigError: The run has no epochs, so it needs a head in closed form, and the stages of the
             backbone cannot be read.
     """
-    normalize = config.head.normalize
     # An int8 prefix has one output. Recomputed stages may not run as a whole.
     unread = config.engine.prefix == "int8" or config.train.grad_checkpointing
     if unread and config.train.epochs:
-        return named_head(WITHOUT, normalize, registry)
+        return named_head(WITHOUT, config.head, registry)
     options = registry.get(CLOSED_FORM).options()
     assert isinstance(options, StageOptions)
     stages = min(options.stages, len(backbone.stages()))
@@ -40,6 +39,6 @@ def default_head(config: RunConfig, registry: Registry, backbone: Backbone) -> H
     except ConfigError:
         if not config.train.epochs:
             raise
-        return named_head(WITHOUT, normalize, registry)
+        return named_head(WITHOUT, config.head, registry)
     dim = min(options.model_dump()["dim"], width)
-    return named_head(CLOSED_FORM, normalize, registry, stages=stages, dim=dim)
+    return named_head(CLOSED_FORM, config.head, registry, stages=stages, dim=dim)

@@ -29,12 +29,26 @@ class Head(nn.Sequential):
         embedding_dim: The width of the embeddings.
         reads: Names of the backbone's modules whose pooled outputs the head gets beside the
             features, see :mod:`siamkit.model.reading`; None if it gets the features alone.
+        computed: Whether the head is computed in closed form and never trained; see
+            :meth:`hold_computed`.
     """
 
     def __init__(self, embedding_dim: int, *layers: nn.Module, reads: Reads = None) -> None:
         super().__init__(*layers)
         self.embedding_dim = embedding_dim
         self.reads = reads
+        self.computed = False
+
+    def hold_computed(self) -> None:
+        """Make the head one that is computed, not trained: its parameters become buffers.
+
+        While the network trains, its embeddings are then the backbone's own features.
+        """
+        for module in self.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach())
+        self.computed = True
 
     @property
     def closed_form(self) -> ClosedForm | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, overload
 
@@ -41,6 +42,9 @@ class SiameseNet(TextRepr, nn.Module):
         pruning: The record of the channels that the backbone lacks; None if it is whole.
         quantized: The record of the backbone's part that is computed in int8; None without one.
         reader: Runs the backbone for a head that reads several stages; None for other heads.
+
+    If the head is computed instead of trained (:attr:`.Head.computed`), the embeddings in training
+    mode are the backbone's own features.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class SiameseNet(TextRepr, nn.Module):
         self.origin: Origin | None = None
         self.pruning: Pruning | None = None
         self.quantized: Quantized | None = None
+        self._reading = False
 
     def __repr__(self) -> str:
         """Return a summary of the network; ``print(net.backbone)`` shows its modules."""
@@ -83,6 +88,20 @@ class SiameseNet(TextRepr, nn.Module):
         return self.head.embedding_dim
 
     @property
+    def training_dim(self) -> int:
+        """The width of the embeddings in training mode."""
+        return self.backbone.embedding_dim if self.head.computed else self.embedding_dim
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let the network return what its head reads ``[N, D]`` instead of embeddings."""
+        self._reading = True
+        try:
+            yield
+        finally:
+            self._reading = False
+
+    @property
     def extractor(self) -> nn.Module:
         """The module that maps images to what the head reads: the backbone, or the reader."""
         return self.backbone if self.reader is None else self.reader
@@ -93,10 +112,13 @@ class SiameseNet(TextRepr, nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of what the head reads ``[N, D]``."""
+        if self._reading:
+            return features
         dtype = dtype_of(self.head)
         if dtype is not None and not autocasting(features):
             features = features.to(dtype)
-        embeddings: Tensor = self.head(features)  # [N, E]
+        aside = self.training and self.head.computed
+        embeddings: Tensor = self.own_features(features) if aside else self.head(features)  # [N, E]
         if not self.normalize:
             return embeddings
         # In float32 even under autocast: lengths computed in bfloat16 are off by up to 0.2 %.

@@ -36,6 +36,7 @@ from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import blank, evaluating
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
 from siamkit.spelling import setting
+from siamkit.training.computed_head import is_computed
 from siamkit.training.exactness import require_exact
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive
@@ -99,7 +100,10 @@ def build(
     with seeded(derive(config.train.seed, "init")):
         created = create_net(config, registries, weights=weights)
         config = config.model_copy(update={"head": created.head})
-        context = LossContext(created.net.embedding_dim, num_classes)
+        policy = build_policy(config, registries)
+        if is_computed(config, created.net, policy, has_classes=num_classes > 0):
+            created.net.head.hold_computed()
+        context = LossContext(created.net.training_dim, num_classes)
         loss: Loss = built(config.loss, registries["loss"], Loss, context)
     graphs = [name for name, _ in created.net.named_buffers() if name.endswith(f".{BUFFER}")]
     if graphs and created.net.quantized is None:
@@ -118,7 +122,7 @@ def build(
     net = place(created.net, device)
     loss.to(device)
     schedule = FreezeSchedule(
-        build_policy(config, registries),
+        policy,
         net.stages(config.backbone.granularity),
         config.train.epochs,
         config.train.monitored,

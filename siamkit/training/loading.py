@@ -157,8 +157,9 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         "image_size": list(preprocessing.size),
         "timm": importlib.metadata.version("timm"),
     }
-    inputs = {name: part for name, part in sets.items() if name not in (TEST, SOLVE)}
-    late = {name: part for name, part in sets.items() if name in (TEST, SOLVE)}
+    outside = (TEST,) if setup.net.head.computed else (TEST, SOLVE)
+    inputs = {name: part for name, part in sets.items() if name not in outside}
+    late = {name: part for name, part in sets.items() if name in outside}
     if not config.train.epochs:
         inputs = {TRAIN: sets.get(SOLVE, sets[VAL]), VAL: sets[VAL]}
         if settings.cache == "auto":

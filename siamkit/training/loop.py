@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
@@ -182,7 +183,10 @@ class Trainer:
         self.save(best=False)
 
     def _load_solved(self, execution: Execution | None) -> None:
-        read = read_training(self.scorer, self.engine, execution)
+        self._load_read(read_training(self.scorer, self.engine, execution))
+
+    def _load_read(self, read: Tensor) -> None:
+        """Load the head that belongs to what it reads of the training images ``[N, D]``."""
         solve(self.setup, read, torch.tensor(self.sets[SOLVE].images.labels))
 
     def _refit_epoch(self) -> int | None:
@@ -191,7 +195,7 @@ class Trainer:
         It is the best epoch, or the last one if the backbone was still frozen in the best one.
         """
         state, schedule = self.state, self.setup.schedule
-        if not state.solved or state.refit or not state.history:
+        if self.setup.net.head.computed or not state.solved or state.refit or not state.history:
             return None
         backbone = {n for s in schedule.stages if s.name != HEAD for n in s.parameters}
         phases = schedule.phases(state.history)
@@ -308,6 +312,8 @@ class Trainer:
     def _end_epoch(self, execution: Execution, started: float) -> None:
         state = self.state
         train_seconds = time.perf_counter() - started
+        if self.setup.net.head.computed:
+            self._load_read(torch.from_numpy(self.scorer.reading(SOLVE, execution)))
         metrics, train_metrics = (self.scorer.trained(execution, name) for name in (VAL, PROBE))
         record: Metrics = {
             **metrics,

@@ -84,7 +84,7 @@ def without_classes(config: RunConfig, registries: Mapping[str, Registry]) -> Ru
     """
     if config.head.name != AUTO:
         return config
-    head = named_head(WITHOUT, config.head.normalize, registries["head"])
+    head = named_head(WITHOUT, config.head, registries["head"])
     return config.model_copy(update={"head": head})
 
 
@@ -106,7 +106,7 @@ def require_loss(setup: Setup, splits: Splits) -> None:
         known, given = moved(part.tuples, setup.device), None
     views = 1 + (setup.loss.second_view and given is not None)
     with undisturbed(setup.loss):
-        rows = torch.randn(views * len(part.images), setup.net.embedding_dim)
+        rows = torch.randn(views * len(part.images), setup.net.training_dim)
         embeddings = unit(rows).to(setup.device).requires_grad_()
         setup.loss(embeddings, None if given is None else given.repeat(views), known)
 

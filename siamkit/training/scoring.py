@@ -84,6 +84,16 @@ class Scorer:
             return self._embed(name, execution.sources[name], _as_it_is)
         return self.embedded(name, self.setup.net.extractor, execution.decision.kernel)
 
+    def reading(self, name: str, execution: Execution) -> Embeddings:
+        """Return what the current network's head reads of an image set, computed by ``execution``.
+
+        Args:
+            name: The image set, one of the sources of ``execution``.
+            execution: The execution of the current phase.
+        """
+        with evaluating(self.setup.net), self.setup.net.reading():
+            return self._embed(name, execution.sources[name], execution.forward)
+
     def untrained(self, name: str, read: Embeddings) -> tuple[Metrics, Metrics]:
         """Return the metrics of the backbone's features, and those of the network.
 

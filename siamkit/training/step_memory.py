@@ -105,7 +105,7 @@ def _loss_memory(setup: Setup, images: int) -> Bytes:
     """Return the peak memory of the loss over some images."""
     views = 1 + setup.loss.second_view
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(views * images, setup.net.embedding_dim, generator=generator)
+    drawn = torch.randn(views * images, setup.net.training_dim, generator=generator)
     labels = torch.arange(images) // setup.config.train.images_per_class
     if any(True for _ in setup.loss.parameters()):  # it may know each class
         labels %= setup.num_classes
