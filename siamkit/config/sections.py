@@ -91,11 +91,11 @@ class HeadConfig(Component):
     )
     normalize: bool = Field(True, description="L2-normalise the embedding.")
     trained: bool | None = Field(
-        None,
+        True,
         description="Whether a head with a closed form, such as multistage, is trained. true: it "
         "is trained like any head, and computed again after the last epoch. false: it is computed "
         "anew after each epoch, and the backbone trains by its own features. null: false if the "
-        "policy, without a head, trains a part of the backbone in every epoch.",
+        "policy, without a head, trains a part of the backbone in every epoch; else true.",
     )
 
 

@@ -42,7 +42,8 @@ def _header(report: Json) -> Table:
          f"{plural(backbone['features'], 'feature')} from {height} x {width} px, "
          f"{plural(backbone['in_chans'], 'channel')}"),
         ("weights", backbone["weights"], None, ""),
-        ("head", head["name"], head["parameters"], ""),
+        ("head", head["name"], None if head["computed"] else head["parameters"],
+         "computed after each epoch" if head["computed"] else ""),
         ("embedding", plural(report["embedding"]["dim"], "dimension"), None, normalized),
         ("loss", loss["name"], loss["parameters"], ""),
         ("total", "", report["parameters"], ""),

@@ -91,7 +91,11 @@ def inspect(
             "image_size": list(preprocessing.size),
             "in_chans": preprocessing.channels,
         },
-        "head": {"name": setup.config.head.name, "parameters": _count(setup.net.head)},
+        "head": {
+            "name": setup.config.head.name,
+            "parameters": _count(setup.net.head),
+            "computed": setup.net.head.computed,
+        },
         "embedding": {"dim": setup.net.embedding_dim, "normalized": config.head.normalize},
         "loss": {"name": config.loss.name, "parameters": _count(setup.loss)},
         "freeze": {"name": config.freeze.name, **config.freeze.options},

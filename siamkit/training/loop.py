@@ -230,7 +230,9 @@ class Trainer:
         read = self.scorer.read(VAL, execution)
         self.state.untrained, self.state.start = self.scorer.untrained(VAL, read)
         if self.state.solved and self.train.epochs:
-            self.emit("notice", {"text": start_text(self.state, self.setup.schedule.monitor)})
+            computed = self.setup.net.head.computed
+            text = start_text(self.state, self.setup.schedule.monitor, computed=computed)
+            self.emit("notice", {"text": text})
         if TEST in self.sets:
             ready = stocked(self.scorer, self.engine, execution, TEST)
             read = self.scorer.read(TEST, execution, live=not ready)

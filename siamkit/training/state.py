@@ -153,9 +153,16 @@ def no_loss(history: list[Metrics]) -> bool:
     return len(last) == _WITHOUT_LOSS and not any(metrics["train_loss"] for metrics in last)
 
 
-def start_text(state: RunState, monitor: str) -> str:
-    """Return a notice about the network whose head was computed before the training."""
-    return f"the head in closed form, before any training: {monitor} {state.start[monitor]:.3f}"
+def start_text(state: RunState, monitor: str, *, computed: bool) -> str:
+    """Return a notice about the network whose head was computed before the training.
+
+    Args:
+        state: The state, with the metrics of that network.
+        monitor: The metric that picks the best network.
+        computed: Whether the head is computed anew after each epoch, and not trained.
+    """
+    text = f"the head in closed form, before any training: {monitor} {state.start[monitor]:.3f}"
+    return f"{text}. It is computed anew after each epoch" if computed else text
 
 
 def refit_text(state: RunState, epoch: int, best: float, monitor: str) -> str:

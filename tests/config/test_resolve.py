@@ -10,6 +10,7 @@ from pydantic import Field
 from siamkit.builtins.optimizers import AdamOptions
 from siamkit.config import (
     COMPONENTS,
+    HeadConfig,
     Layer,
     RunConfig,
     calibration_config,
@@ -607,7 +608,7 @@ def heads(**entries: type[Options]) -> Registry:
 
 def test_a_head_that_is_not_named_stays_open(registries):
     config = resolve(registries, BASE, {"head": {"name": "auto", "normalize": False}})
-    assert config.head.model_dump() == {"name": "auto", "normalize": False}
+    assert config.head.model_dump() == {"name": "auto", "normalize": False, "trained": True}
 
 
 def test_an_option_of_a_head_that_is_not_named_is_refused_with_the_heads_that_have_it(registries):
@@ -625,7 +626,9 @@ def test_a_plugins_head_cannot_have_the_name_of_the_choice(registries):
 
 
 def test_a_named_head_has_all_its_options():
-    head = named_head("two", False, heads(two=Margin, three=Temperature))
-    assert head.model_dump() == {"name": "two", "normalize": False, "margin": 0.2}
-    head = named_head("two", True, heads(two=Margin), margin=0.5)
-    assert head.model_dump() == {"name": "two", "normalize": True, "margin": 0.5}
+    bare = HeadConfig(normalize=False, trained=None)
+    head = named_head("two", bare, heads(two=Margin, three=Temperature))
+    values = {"name": "two", "normalize": False, "trained": None, "margin": 0.2}
+    assert head.model_dump() == values
+    head = named_head("two", HeadConfig(), heads(two=Margin), margin=0.5)
+    assert head.model_dump() == {"name": "two", "normalize": True, "trained": True, "margin": 0.5}

@@ -29,7 +29,8 @@ RESNET = "timm:test_resnet"
 def test_the_head_is_a_closed_form_over_the_last_stages_with_all_its_options():
     head = chosen(RESNET)
     assert head == {
-        "name": "multistage", "normalize": True, "stages": 4, "dim": 256, "method": "wccn",
+        "name": "multistage", "normalize": True, "trained": True, "stages": 4, "dim": 256,
+        "method": "wccn",
     }  # fmt: skip
 
 
@@ -51,7 +52,8 @@ def test_a_short_backbone_is_read_from_its_first_stage(short: nn.Module):
 
 
 def test_a_backbone_whose_stages_cannot_be_read_gets_a_residual(unreadable: nn.Module):
-    assert chosen(unreadable) == {"name": "residual", "normalize": True, "hidden": 512}
+    expected = {"name": "residual", "normalize": True, "trained": True, "hidden": 512}
+    assert chosen(unreadable) == expected
 
 
 def test_a_run_without_epochs_says_why_the_stages_cannot_be_read(unreadable: nn.Module):

@@ -75,3 +75,16 @@ def test_the_closed_form_of_a_head_is_that_of_its_one_module_that_has_one() -> N
 @pytest.mark.parametrize("layers", [(), (nn.Linear(2, 2),), (Solvable(), Solvable())])
 def test_a_head_of_no_or_several_closed_forms_has_none(layers: tuple[nn.Module, ...]) -> None:
     assert Head(2, *layers).closed_form is None
+
+
+def test_a_computed_head_has_no_parameters_and_the_same_state() -> None:
+    head = Head(2, nn.ReLU(), Solvable(0.5))
+    before, features = dict(head.state_dict()), torch.randn(3, 2)
+    expected = head(features).detach()
+    assert not head.computed
+    head.hold_computed()
+    assert head.computed and not list(head.parameters())
+    assert head.state_dict().keys() == before.keys()
+    torch.testing.assert_close(head(features), expected)
+    head.load_state_dict({name: 2 * tensor for name, tensor in before.items()})
+    torch.testing.assert_close(head(features), 2 * expected)

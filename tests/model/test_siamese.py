@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from siamkit import api
 from siamkit.model.siamese import SiameseNet
@@ -70,3 +71,31 @@ def test_a_head_without_parameters_is_no_stage() -> None:
 def test_a_heads_norms_are_known() -> None:
     stages = api.create_model("timm:resnet10t", pretrained=False, head="bnneck").stages()
     assert stages[-1].norms == {n for n in stages[-1].parameters if n.endswith("weight")}
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_the_backbone_trains_on_its_own_features_if_the_head_is_computed(stages: int) -> None:
+    head = {"name": "multistage", "dim": 8, "stages": stages}
+    net = api.create_model("timm:resnet10t", pretrained=False, head=head)
+    images = torch.randn(3, 3, 32, 32)
+    expected = net.embed(images)
+    net.head.hold_computed()
+    assert [stage.name for stage in net.stages()] == [s.name for s in net.backbone.stages()]
+    assert (net.embedding_dim, net.training_dim) == (8, net.backbone.embedding_dim)
+    torch.testing.assert_close(net.embed(images), expected)
+    net.train()
+    for module in net.backbone.modules():
+        module.eval()  # the same statistics
+    embeddings = net(images)
+    torch.testing.assert_close(embeddings, F.normalize(net.features(images)))
+    assert embeddings.requires_grad
+
+
+def test_a_network_can_return_what_its_head_reads() -> None:
+    head = {"name": "multistage", "dim": 8, "stages": 3}
+    net = api.create_model("timm:resnet10t", pretrained=False, head=head).eval()
+    images = torch.randn(3, 3, 32, 32)
+    with net.reading():
+        read = net(images)
+    assert torch.equal(read, net.extractor(images)) and read.shape[1] > net.backbone.embedding_dim
+    assert net(images).shape == (3, 8)

@@ -28,7 +28,7 @@ def stage(name, parameters, trainable, backward, norm="frozen", prefix="all"):
 REPORT = {
     "backbone": {"name": "resnet50", "parameters": 23_508_032, "weights": "random",
                  "features": 2048, "image_size": [224, 160], "in_chans": 3},
-    "head": {"name": "mlp", "parameters": 1_114_752},
+    "head": {"name": "mlp", "parameters": 1_114_752, "computed": False},
     "embedding": {"dim": 128, "normalized": True},
     "loss": {"name": "triplet", "parameters": 0},
     "parameters": 24_622_784, "batch_size": 64, "metric_driven": True,

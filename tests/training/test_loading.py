@@ -23,11 +23,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Any:
         inputs=given[1], late=given[2], visits=given[3], settings=given[4], identity=given[6]
     ))  # fmt: skip
 
-    def make(sets: Any = SETS, **sections: Any) -> Any:
+    def make(sets: Any = SETS, computed: bool = False, **sections: Any) -> Any:
         values = {"data": {"path": "x"}, "backbone": "resnet50", "train": {"epochs": 2}, **sections}
         setup: Any = SimpleNamespace(
             config=api.load_config(values), controller=None, device=torch.device("cpu"),
-            net=SimpleNamespace(preprocessing=SimpleNamespace(size=(32, 64))),
+            net=SimpleNamespace(
+                preprocessing=SimpleNamespace(size=(32, 64)),
+                head=SimpleNamespace(computed=computed),
+            ),
         )  # fmt: skip
         return engine_of(setup, sets, 7, None)  # type: ignore[arg-type]
 
@@ -71,6 +74,11 @@ def test_test_images_and_those_of_a_closed_form_come_late(made: Any) -> None:
     assert made().inputs == SETS and made().late == {}
     found = made({**SETS, TEST: "tests", SOLVE: "solved"})
     assert found.inputs == SETS and found.late == {TEST: "tests", SOLVE: "solved"}
+
+
+def test_images_of_a_head_that_is_computed_after_each_epoch_are_read_in_each(made: Any) -> None:
+    found = made({**SETS, TEST: "tests", SOLVE: "solved"}, computed=True)
+    assert found.inputs == {**SETS, SOLVE: "solved"} and found.late == {TEST: "tests"}
 
 
 @pytest.mark.parametrize(("cache", "kept"), [("auto", "always"), ("off", "off")])

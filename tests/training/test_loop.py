@@ -22,7 +22,8 @@ def trainer_of(trains: list[bool], best: int, **state: Any) -> Any:
     phases = [Phase(epoch, epoch + 1, plan) for epoch, plan in enumerate(plans)]
     schedule = SimpleNamespace(stages=(BODY, HEAD), phases=lambda _: phases, monitor="m")
     made: Any = object.__new__(Trainer)
-    made.setup = SimpleNamespace(schedule=schedule)
+    net = SimpleNamespace(head=SimpleNamespace(computed=False))
+    made.setup = SimpleNamespace(schedule=schedule, net=net)
     made.state = RunState(**{"history": history, "solved": True, **state})
     return made
 

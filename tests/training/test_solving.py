@@ -264,6 +264,102 @@ def test_a_frozen_backbone_needs_no_second_closed_form(run_values: Values) -> No
     assert not any("again" in text for text in watch.notices)
 
 
+# --- a head that is computed after each epoch ----------------------------------------------------
+
+COMPUTED = {**HEAD, "trained": False}
+
+
+def closed_form_of(run: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the head's embeddings of what it reads of the training images, kept and expected."""
+    opened = OpenRun(run, siamkit.api.entries.registries)
+    net = api.load_embedder(run, device="cpu", workers=0).net
+    train = load_data(opened.config.data, opened.config.train.seed).train
+    dataset = ViewDataset(train, EvalView(net.preprocessing), 0)
+    with torch.no_grad():
+        read = net.extractor(torch.stack([dataset[i, 0] for i in range(len(train))]))
+        state = net.head.closed_form(read, torch.tensor(train.labels))
+        kept = net.head(read)
+        net.head.load_state_dict(dict(state))
+        return kept, net.head(read)
+
+
+@pytest.mark.parametrize("cache", ["always", "off"])
+def test_a_head_that_is_not_trained_is_the_closed_form_of_the_best_epochs_backbone(
+    run_values: Values, cache: str
+) -> None:
+    watch = Recorder()
+    engine = {"cache": cache, "dtype": "float32"}
+    values = run_values(head=COMPUTED, train={"epochs": 3}, engine=engine, optimizer={"lr": 0.05})
+    result = api.fit(values, listeners=[watch])
+    run = Path(values["run_dir"])
+    kept, expected = closed_form_of(run)
+    torch.testing.assert_close(kept.abs(), expected.abs(), rtol=1e-3, atol=1e-3)
+    (start,) = (text for text in watch.notices if text.startswith("the head in closed form"))
+    assert start.endswith(". It is computed anew after each epoch")
+    assert not any("again" in text for text in watch.notices)
+    assert [change["stage"] for change in watch.data("phase_start")[0]["changes"]][-1] != "head"
+    solved = api.fit(run_values("solved", head=HEAD, train=NOTHING))
+    before, after = network(Path(solved["run_dir"])), network(run, "last")
+    assert not torch.allclose(before["head.0.weight"], after["head.0.weight"], rtol=1e-2)
+    assert len(result["phases"]) == 1
+
+
+def test_a_resumed_run_computes_the_same_heads(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"head": COMPUTED, "train": {"epochs": 3}, "freeze": "full"}
+    whole = api.fit(run_values("whole", **values))
+
+    class Stop(Exception):
+        pass
+
+    def stopping(event: siamkit.Event) -> None:
+        if event.name == "epoch_end" and event.data["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        api.fit(run_values("stopped", **values), listeners=[stopping])
+    resumed = api.resume(run_values("stopped")["run_dir"])
+    assert resumed["metrics"] == whole["metrics"]
+    one, two = (network(Path(r["run_dir"]), "last") for r in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("loss", ["proxy-anchor", {"name": "supcon", "memory": 64}])
+def test_a_loss_with_vectors_of_its_own_has_the_width_of_the_features(
+    run_values: Values, loss: Any
+) -> None:
+    result = api.fit(run_values(head=COMPUTED, train={"epochs": 1}, loss=loss))
+    assert result["history"][0]["train_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("trained", "policy", "computed"),
+    [(None, "full", True), (None, "freeze-all", False), (None, "stages", True),
+     (True, "full", False), (False, "full", True)],
+)  # fmt: skip
+def test_the_head_is_computed_where_the_policy_trains_the_backbone_without_it(
+    run_values: Values, trained: bool | None, policy: str, computed: bool
+) -> None:
+    found = api.inspect(run_values(head={**HEAD, "trained": trained}, freeze=policy))
+    assert found["head"]["computed"] is computed
+
+
+@pytest.mark.parametrize(
+    ("head", "policy", "message"),
+    [("mlp", "full", "head 'mlp' has no closed form"),
+     ("multistage", "freeze-all", "policy 'freeze-all' does not train the backbone")],
+)  # fmt: skip
+def test_a_head_that_cannot_be_computed_is_refused(
+    run_values: Values, head: str, policy: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"head.trained: .*{message}"):
+        api.inspect(run_values(head={"name": head, "trained": False}, freeze=policy))
+
+
+# --- with other commands -------------------------------------------------------------------------
+
+
 def test_the_stages_that_the_head_reads_stay_as_wide_if_the_run_is_pruned(
     run_values: Values, tmp_path: Path
 ) -> None:
