@@ -63,7 +63,7 @@ def siamkit_register_heads(register: Register) -> None:
     The module maps features ``[N, in_features]`` to embeddings ``[N, E]``. If the options are
     :class:`siamkit.StageOptions`, the features are the pooled outputs of several stages. If the
     module has a method ``closed_form(features [N, D], labels [N])`` that returns its state, a run
-    loads this state before the first step.
+    loads this state before the first step, and with ``head.trained: false`` after each epoch too.
     """
 
 

@@ -94,7 +94,7 @@ class SiameseNet(TextRepr, nn.Module):
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Let the network return what its head reads ``[N, D]`` instead of embeddings."""
+        """Let the network return what its head reads ``[N, D]``, float32, instead of embeddings."""
         self._reading = True
         try:
             yield
@@ -113,7 +113,7 @@ class SiameseNet(TextRepr, nn.Module):
     def project(self, features: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of what the head reads ``[N, D]``."""
         if self._reading:
-            return features
+            return features.float()
         dtype = dtype_of(self.head)
         if dtype is not None and not autocasting(features):
             features = features.to(dtype)

@@ -333,6 +333,15 @@ def test_a_loss_with_vectors_of_its_own_has_the_width_of_the_features(
     assert result["history"][0]["train_loss"] > 0
 
 
+def test_a_computed_head_is_read_in_float32_in_mixed_precision(run_values: Values) -> None:
+    for stages in (1, 3):
+        head = {**COMPUTED, "stages": stages}
+        train = {"epochs": 1, "precision": "bf16"}
+        api.fit(run_values(str(stages), head=head, train=train))
+        kept, expected = closed_form_of(Path(run_values(str(stages))["run_dir"]))
+        assert torch.nn.functional.cosine_similarity(kept.abs(), expected.abs()).min() > 0.9
+
+
 @pytest.mark.parametrize(
     ("trained", "policy", "computed"),
     [(None, "full", True), (None, "freeze-all", False), (None, "stages", True),
@@ -358,6 +367,18 @@ def test_a_head_that_cannot_be_computed_is_refused(
 
 
 # --- with other commands -------------------------------------------------------------------------
+
+
+def test_a_run_with_a_computed_head_is_pruned(run_values: Values, tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    values = run_values(head=COMPUTED, train={"epochs": 1})
+    api.fit(values)
+    result = siamkit.prune(
+        values["run_dir"], ratio=0.2, finetune_epochs=1, run_dir=tmp_path / "pruned"
+    )
+    assert result.after["flops"] < 0.9 * result.before["flops"]
+    kept, expected = closed_form_of(tmp_path / "pruned")
+    torch.testing.assert_close(kept.abs(), expected.abs(), rtol=1e-3, atol=1e-3)
 
 
 def test_the_stages_that_the_head_reads_stay_as_wide_if_the_run_is_pruned(
