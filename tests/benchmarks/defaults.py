@@ -124,7 +124,7 @@ def run_one(job: Job, cache: Path, threads: int) -> Job:
     config: dict[str, Any] = {
         "data": {"path": str(root), "image_size": job["size"], "workers": 0},
         "backbone": job["backbone"],
-        "head": job["head"],
+        "head": {"name": job["head"]},
         "freeze": freeze,
         "loss": json.loads(job["loss"]) if job["loss"].startswith("{") else job["loss"],
         "optimizer": {"lr": job["lr"]},
