@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from siamkit.comparison.arms import Arm
-from siamkit.comparison.plan import Round
+from siamkit.comparison.arms import Arm, keeping
+from siamkit.comparison.plan import Plan, Round
 from siamkit.comparison.results import ArmResult, totals_of
 from siamkit.config import RESUMABLE, Layer, RunConfig, flat, nested, resolve
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
@@ -45,6 +46,36 @@ def config_of(
     """
     layers = [base.to_values(), arm.layer, *map(nested, others), nested(place or {})]
     return resolve(registries, *layers, where=f"arm {arm.name!r}")
+
+
+def variant_of(
+    plan: Plan,
+    base: RunConfig,
+    registries: Mapping[str, Registry],
+    arm: Arm,
+    tuned: Mapping[str, Any],
+    *,
+    place: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Return the config of a run of an arm with tuned values.
+
+    If these choose a component, the user's options of it apply, as to what an arm chooses.
+
+    Args:
+        plan: The plan of the comparison.
+        base: The config of all arms.
+        registries: The registry of each component section.
+        arm: The arm.
+        tuned: The tuned values by dotted key; empty for an arm that is not trained.
+        place: As for :func:`config_of`.
+
+    Raises:
+        ConfigError: A name or a value is wrong.
+    """
+    whole = replace(arm, values={**arm.values, **tuned})
+    if arm.trains:
+        whole = keeping(whole, plan.own, registries)
+    return config_of(base, registries, whole, place=place)
 
 
 def place_of(table: Path, root: Path, turn: Round, run_dir: Path) -> dict[str, Any]:
