@@ -22,6 +22,9 @@ from siamkit.portable.signals import interrupted, sigterm_raises
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
 
+FAILURES = (NonFiniteError, PluginError, ConfigError)
+"""The errors of a run that say something about its arm. Others end a comparison."""
+
 _WAIT = 0.5  # seconds between looks at what other processes have finished
 
 
@@ -202,7 +205,7 @@ def _trained(
     begun = time.perf_counter()
     try:
         return run_arm(configs, variants, registries, job.plan.metric, listeners)
-    except (NonFiniteError, PluginError, ConfigError) as error:
+    except FAILURES as error:
         # Its time counts for the budget too.
         return ArmResult(seconds=time.perf_counter() - begun, failed=str(error))
     except Interrupted as error:
