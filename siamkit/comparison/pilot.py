@@ -11,8 +11,7 @@ from siamkit.comparison.arms import Arm
 from siamkit.comparison.folds import Images, divide, write_tables
 from siamkit.comparison.pace import Pace
 from siamkit.comparison.plan import Plan
-from siamkit.comparison.unit import config_of, place_of, run_arm
-from siamkit.comparison.work import FAILURES
+from siamkit.comparison.unit import FAILURES, config_of, place_of, run_arm
 from siamkit.config import RunConfig
 from siamkit.data.memory import TABLE
 from siamkit.errors import SiamkitError

@@ -14,16 +14,13 @@ from siamkit.comparison.intervals import mean
 from siamkit.comparison.plan import Plan, Round
 from siamkit.comparison.race import Race, Results, race
 from siamkit.comparison.results import ArmResult
-from siamkit.comparison.unit import place_of, run_arm, variant_of
+from siamkit.comparison.unit import FAILURES, place_of, run_arm, variant_of
 from siamkit.config import RunConfig
 from siamkit.data.memory import TABLE
-from siamkit.errors import ConfigError, Interrupted, NonFiniteError, PluginError
+from siamkit.errors import Interrupted
 from siamkit.portable.signals import interrupted, sigterm_raises
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
-
-FAILURES = (NonFiniteError, PluginError, ConfigError)
-"""The errors of a run that say something about its arm. Others end a comparison."""
 
 _WAIT = 0.5  # seconds between looks at what other processes have finished
 

@@ -45,6 +45,7 @@ from siamkit.training.state import (
     refit_text,
     start_text,
 )
+from siamkit.training.stopping import stopped_before
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
 REFIT = "-refit"
@@ -378,6 +379,10 @@ class Trainer:
             best = best_epoch(state.history, monitor)
             assert best is not None
             self.emit("early_stop", {"epoch": state.epoch, "best_epoch": best + 1})
+            patience = self.train.patience
+            assert patience is not None
+            if text := stopped_before(self.setup.schedule, state.history, patience):
+                self.emit("notice", {"text": text})
 
     def _remark(self) -> None:
         """Emit a notice if the embeddings or the loss have a problem, once for each problem."""
