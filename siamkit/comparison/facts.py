@@ -12,7 +12,7 @@ from siamkit.comparison.arms import Arm
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.unit import variant_of
 from siamkit.config import LOCAL_DIR, BackboneConfig, RunConfig, decisive
-from siamkit.files import sha256_of
+from siamkit.files import reading, sha256_of
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
 from siamkit.model.weights import files_of
@@ -31,10 +31,13 @@ def facts(
         base: The config of all arms.
         registries: The registry of each component section.
         data: The digest of the folds.
+
+    Raises:
+        CheckpointError: A weights file is missing, or cannot be read.
     """
     config = {k: v for k, v in decisive(base).items() if k != "train.seed"}
     configs = [base, *(one for _, one in configs_of(plan, base, registries))]
-    digest = cache(sha256_of)  # the arms may share a large file
+    digest = cache(_digest)  # the arms may share a large file
     plugins = {
         provider.distribution: provider.version
         for one in configs[1:]
@@ -58,6 +61,11 @@ def configs_of(
     for arm in plan.arms:
         for tuned in plan.variants_of(arm):
             yield arm, variant_of(plan, base, registries, arm, tuned)
+
+
+def _digest(path: Path) -> str:
+    with reading(path):
+        return sha256_of(path)
 
 
 def _of_files(backbone: BackboneConfig, digest: Any) -> str | None:

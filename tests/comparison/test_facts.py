@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from siamkit import api
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.facts import configs_of, facts
 from siamkit.comparison.plan import Plan
+from siamkit.errors import CheckpointError
 
 FREE = Arm("free", {"freeze.name": "full"})
 
@@ -40,6 +42,14 @@ def test_the_content_of_every_weights_file_counts(tmp_path: Path, where: str) ->
     assert seen("one") == first
     other = seen("other")
     assert [key for key in first if first[key] != other[key]] == ["weights"]
+
+
+@pytest.mark.parametrize("where", ["base", "arm"])
+def test_a_missing_weights_file_is_named(tmp_path: Path, where: str) -> None:
+    missing = str(tmp_path / "model.safetensors")
+    arm = Arm("own", {"backbone.weights": missing} if where == "arm" else {"freeze.name": "full"})
+    with pytest.raises(CheckpointError, match=re.escape(missing)):
+        facts_of(Plan((arm,)), **({"weights": missing} if where == "base" else {}))
 
 
 def test_both_files_of_a_checkpoint_count(tmp_path: Path) -> None:
