@@ -295,7 +295,8 @@ def commands() -> str:
     parts = []
     for path, command in _walk(typer.main.get_command(app), "siamkit"):
         usage = " ".join([path, *_usage(command)])
-        rows = [[_spelled(p), _explained(p)] for p in command.params if p.help]
+        shown = [p for p in command.params if p.help and not getattr(p, "hidden", False)]
+        rows = [[_spelled(p), _explained(p)] for p in shown]
         parts += [f"## `{path}`", f"```text\n{usage}\n```", inspect.cleandoc(command.help or "")]
         parts += [table("argument or option|meaning", rows)] if rows else []
         if command.epilog:

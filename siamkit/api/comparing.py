@@ -11,20 +11,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from siamkit.api.configuring import Config, placed, resolved_call, values_of
+from siamkit.api.entries import registries
 from siamkit.api.helping import helping
 from siamkit.api.listening import checked
 from siamkit.api.recipes import require_seconds
 from siamkit.api.results import ComparisonResult
 from siamkit.checks import whole_number
-from siamkit.comparison.arms import arms_of, keeping
+from siamkit.comparison.arms import arms_of, keeping, options_named
 from siamkit.comparison.compare import Compared
 from siamkit.comparison.compare import compare as _compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import EQUAL, METRICS, Plan
 from siamkit.comparison.summary import summary
-from siamkit.comparison.unit import config_of
+from siamkit.comparison.unit import config_of, variant_of
 from siamkit.comparison.work import Helpers, Step
-from siamkit.config import MAIN_KEYS, RunConfig, flat, whole
+from siamkit.config import KEPT_KEYS, MAIN_KEYS, RunConfig, flat, whole
 from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
@@ -118,11 +119,12 @@ def compare(
     _require_callable("begun", begun)
     axes, tuned = _axes(named, vary), _tuned(tune)
     _require_apart(axes, tuned, equal)
-    base, known, memory = resolved_call(config, sections)
     wished = dict(flat(whole(values_of(config, sections))))
     open_policy = policies is None and "freeze.name" not in wished
     if open_policy and not any(len(values) > 1 for values in axes.values()):
         axes = {"freeze.name": POLICIES, **axes}
+    loose = _loose({**axes, **tuned}, wished, registries())
+    base, known, memory = resolved_call(config, sections, loose)
     _require_protocol(metric, equal, budget, base)
     if base.train.monitor is None:
         train = base.train.model_copy(update={"monitor": metric})
@@ -137,6 +139,7 @@ def compare(
         tuned,
         budget,
         equal,
+        _options_of(tuned, wished),
     )
     helpers = _helpers(whole_number(jobs, argument("jobs"), least=1), plan, base, known)
     folder = path_of(output, "output") if output is not None else unused(_default(base))
@@ -167,7 +170,8 @@ def _written(
     found = summary(compared)
     # The arms as they were trained: if all took equally long, they have epochs of their own.
     best = next(arm for arm in compared.plan.arms if arm.name == found["best"])
-    write_atomic(place.best, config_of(compared.base, known, best, _usual(found)).to_yaml())
+    config = variant_of(compared.plan, compared.base, known, best, _usual(found))
+    write_atomic(place.best, config.to_yaml())
     result = {
         **found,
         "notices": [*notices, *found["notices"]],
@@ -241,6 +245,41 @@ def _axes(
 def _tuned(tune: Mapping[str, Sequence[Any]] | None) -> dict[str, tuple[Any, ...]]:
     """Return the values that each run of an arm tries, by dotted key."""
     return _valued("tune", tune)
+
+
+def _options_of(tuned: Collection[str], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user's values of the sections whose choice is tuned, by dotted key."""
+    sections = [s for s, main in MAIN_KEYS.items() if s in KEPT_KEYS and f"{s}.{main}" in tuned]
+    return {k: v for k, v in own.items() if any(k.startswith(f"{s}.") for s in sections)}
+
+
+def _loose(
+    choices: Mapping[str, Sequence[Any]], own: Mapping[str, Any], known: Mapping[str, Registry]
+) -> list[str]:
+    """Return the user's options that some of the choices have, and the default choice has not.
+
+    Where the user leaves a choice open, such as the loss, the options that come with it are those
+    of what is compared. So the config that the arms have in common does not hold them.
+
+    Args:
+        choices: The values that are varied or tuned, by dotted key.
+        own: The values that the user has set, by dotted key.
+        known: The registry of each component section.
+    """
+    usual = RunConfig()
+    loose = []
+    for section, registry in known.items():
+        names = choices.get(f"{section}.name", ())
+        if not names or f"{section}.name" in own:
+            continue
+        default = options_named(registry, getattr(usual, section).name)
+        every = {option for name in names for option in options_named(registry, name)}
+        for key in own:
+            first, _, rest = key.partition(".")
+            option = rest.partition(".")[0]
+            if first == section and option in every - set(default):
+                loose.append(f"{section}.{option}")
+    return loose
 
 
 def _require_apart(axes: Collection[str], tuned: Collection[str], equal: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from siamkit.config import (
     nested,
     read_file,
     resolve,
+    without,
 )
 from siamkit.data.memory import Item, write_items
 from siamkit.errors import ConfigError
@@ -31,13 +32,14 @@ Config = RunConfig | Mapping[str, Any] | str | Path
 
 
 def resolved_call(
-    config: Config | None, given: Mapping[str, Any]
+    config: Config | None, given: Mapping[str, Any], loose: Collection[str] = ()
 ) -> tuple[RunConfig, Mapping[str, Registry], Any]:
     """Return the resolved config of a call, its registries, and its data in memory.
 
     Args:
         config: The call's config; None: the defaults.
         given: The keyword arguments of the call by name. They override ``config``.
+        loose: Dotted keys whose values are left out.
 
     Returns:
         The config; the registry of each section, with entries for the objects in ``given``; and
@@ -55,7 +57,8 @@ def resolved_call(
     arguments = read(given, registries())
     known, named = overlaid(registries(), arguments.objects)
     layers = [_layer(config), Layer(named, python_argument), arguments.layer]
-    return resolve(known, *layers), known, arguments.data
+    kept = [without(layer, loose) for layer in layers]
+    return resolve(known, *kept), known, arguments.data
 
 
 def values_of(config: Config | None, given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,7 +134,10 @@ Quiet = Annotated[
 ]
 
 
-@run_flags
+_REFUSED = ("run_dir", "report", "track")
+
+
+@partial(run_flags, refused=_REFUSED)
 def compare(
     flags: RunFlags,
     policies: Policies = None,
@@ -161,7 +165,7 @@ def compare(
     Several presets after --augment, separated by commas, are compared as well.
     """
     policy = _listed(policies)
-    for name in ("run_dir", "track", "report"):
+    for name in _REFUSED:
         if getattr(flags, name) not in (None, []):
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError("has no effect on a comparison", where=flag, hint="leave it out")

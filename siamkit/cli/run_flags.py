@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -388,13 +389,19 @@ class RunFlags:
         return api.load_config(*self.layers())
 
 
-def run_flags(verb: Callable[..., None]) -> Callable[..., None]:
+def run_flags(verb: Callable[..., None], *, refused: Collection[str] = ()) -> Callable[..., None]:
     """Give ``verb(flags: RunFlags, ...)`` a parameter for each field of :class:`RunFlags`.
 
     typer reads a command's parameters from its signature, so the fields are added to the signature.
+
+    Args:
+        verb: The command.
+        refused: The fields that the command refuses. They are parsed, so that it can say why, but
+            its help does not list them.
     """
     own = inspect.signature(verb, eval_str=True)
     hints = typing.get_type_hints(RunFlags, include_extras=True)
+    hints |= {name: _hidden(hints[name]) for name in refused}
     shared = [
         inspect.Parameter(
             flag.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[flag.name]
@@ -416,3 +423,11 @@ def run_flags(verb: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _hidden(annotation: Any) -> Any:
+    """Return the annotation of a flag that help does not list."""
+    kind, option = typing.get_args(annotation)
+    option = copy.copy(option)
+    option.hidden = True
+    return Annotated[kind, option]

@@ -76,15 +76,16 @@ def keeping(arm: Arm, own: Mapping[str, Any], registries: Mapping[str, Registry]
         choice, option = f"{section}.{MAIN_KEYS[section]}", key[len(section) + 1 :].split(".")[0]
         if choice not in arm.values or choice in own or option in KEPT_KEYS[section]:
             continue
-        if section not in registries or option in _options(registries[section], arm.values[choice]):
+        registry = registries.get(section)
+        if registry is None or option in options_named(registry, arm.values[choice]):
             kept[key] = value
     return replace(arm, values={**arm.values, **kept})
 
 
-def _options(registry: Registry, name: str) -> Collection[str]:
+def options_named(registry: Registry, name: Any) -> Collection[str]:
     """Return the options of a component; none if there is no such name, which is reported later."""
     try:
-        return registry.get(name).options.model_fields
+        return registry.get(str(name)).options.model_fields
     except SiamkitError:
         return ()
 

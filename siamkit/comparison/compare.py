@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.equal import first_round, with_equal_times
+from siamkit.comparison.facts import configs_of, facts
 from siamkit.comparison.folds import Images, divide, open_images, write_tables
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import Race, Results, race
-from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Helpers, Watch, Work, work
-from siamkit.config import RunConfig, decisive
+from siamkit.config import RunConfig
 from siamkit.data.loader import default_workers
 from siamkit.errors import ConfigError, SiamkitError
-from siamkit.files import is_there, sha256_of
+from siamkit.files import is_there
 from siamkit.model.device import resolve_device
-from siamkit.model.pruning import Pruning
-from siamkit.model.quantized import Quantized
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
 from siamkit.spelling import argument
-from siamkit.training.build import providers
 from siamkit.training.requirements import require_one_process
-from siamkit.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def compare(
     again = again or f"repeat the command with {argument('output', str(place.path))}"
     data = open_images(base) if images is None else images
     folds = divide(data, plan)
-    place.begin(_facts(plan, base, registries, folds.digest(data.digest)))
+    place.begin(facts(plan, base, registries, folds.digest(data.digest)))
     if begun and race(plan, place.done(plan)).todo:
         _require_devices(plan, base, registries)  # the machine may be another one now
     if settle is not None:
@@ -149,35 +143,6 @@ def _divided(job: Work, processes: int, images: int) -> Work:
     return replace(job, base=base, processes=processes)
 
 
-def _facts(
-    plan: Plan, base: RunConfig, registries: Mapping[str, Registry], data: str
-) -> dict[str, Any]:
-    """Return what decides the results of a comparison, like the identity of a run.
-
-    Args:
-        plan: The plan.
-        base: The config of all arms.
-        registries: The registry of each component section.
-        data: The digest of the folds.
-    """
-    config = {k: v for k, v in decisive(base).items() if k != "train.seed"}
-    backbone = base.backbone
-    weights = {
-        "weights": None if backbone.weights is None else sha256_of(Path(backbone.weights)),
-        "pruning": None if backbone.pruning is None else Pruning.load(backbone.pruning).digest,
-        "int8": None if backbone.int8 is None else Quantized.load(backbone.int8).digest,
-    }
-    plugins = {
-        provider.distribution: provider.version
-        for arm in plan.arms
-        for provider in providers(config_of(base, registries, arm), registries).values()
-    }
-    return {
-        "siamkit": VERSION, **plan.to_json(), "config": config, "data": data,
-        "weights": weights, "plugins": dict(sorted(plugins.items())),
-    }  # fmt: skip
-
-
 def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry]) -> None:
     """Check the config of each arm before anything is trained."""
     seen: dict[str, Arm] = {}
@@ -185,15 +150,14 @@ def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry
         if arm.name in seen:
             raise ConfigError("two arms are the same", where=arm.name)
         seen[arm.name] = arm
-        for values in plan.variants_of(arm):
-            config_of(base, registries, arm, values)
+    for _ in configs_of(plan, base, registries):
+        pass
 
 
 def _require_devices(plan: Plan, base: RunConfig, registries: Mapping[str, Registry]) -> None:
     """Check that this machine has the devices of all arms. A finished comparison needs none."""
-    for arm in plan.arms:
-        for values in plan.variants_of(arm):
-            resolve_device(config_of(base, registries, arm, values).train.device)
+    for _, config in configs_of(plan, base, registries):
+        resolve_device(config.train.device)
 
 
 def _require_some(plan: Plan, results: Results, place: ComparisonDir, again: str) -> None:

@@ -46,6 +46,7 @@ class Plan:
         tuned: The values to try in each run, by dotted key. The validation images choose.
         budget: Seconds that all runs may take together; None for no limit.
         equal: What is the same for all arms; one of :data:`EQUAL`.
+        own: The user's values, by dotted key, of the sections whose choice is tuned.
     """
 
     arms: tuple[Arm, ...]
@@ -55,6 +56,7 @@ class Plan:
     tuned: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     budget: float | None = None
     equal: str = "images"
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rounds(self) -> tuple[Round, ...]:
@@ -85,4 +87,5 @@ class Plan:
             "metric": self.metric,
             "equal": self.equal,
             "tuned": {key: list(values) for key, values in self.tuned.items()},
+            "own": dict(self.own),
         }

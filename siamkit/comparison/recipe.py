@@ -11,31 +11,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from siamkit.comparison.arms import Arm, keeping, without_training
 from siamkit.comparison.candidates import candidates, keys
 from siamkit.comparison.compare import Compared, compare
 from siamkit.comparison.directory import ComparisonDir
-from siamkit.comparison.folds import Images, divide, write_tables
+from siamkit.comparison.folds import Images, divide
 from siamkit.comparison.heads import readable
 from siamkit.comparison.pace import FEWEST, Lengths, Pace, training_epochs, trial_lengths
+from siamkit.comparison.pilot import paced
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
-from siamkit.comparison.unit import config_of, place_of, run_arm
+from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Watch
 from siamkit.config import RunConfig
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
-from siamkit.data.memory import TABLE
 from siamkit.data.opening import load_data, open_source, usable
 from siamkit.data.splits import Splits
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted
 from siamkit.files import is_there
-from siamkit.interfaces import Event
 from siamkit.json_files import read_sealed
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
@@ -47,8 +44,6 @@ BUDGET = 300.0
 
 _EPOCH = 25
 """The most optimizer steps between two evaluations."""
-_PILOT = 8
-"""Optimizer steps from which the pace is measured."""
 _TRIALS = 0.6
 """The share of the budget for the comparison; the rest is for the training."""
 _SLACK = 0.9
@@ -139,12 +134,13 @@ def choose_recipe(
     part = divide(images, plan).sets[plan.rounds[0]]["train"]
     steps = _steps(base, registries, arms[0], part)
     goes_on = is_there(place.plan)
-    if goes_on:  # a comparison that was stopped keeps its lengths
-        lengths = _lengths_of(place)
+    if goes_on:  # a comparison that was stopped keeps its lengths, and what it tries
+        lengths, names = _begun(place)
+        arms = tuple(sorted(arms, key=lambda arm: _place(arm.name, names)))
     else:
         tell(Outlook(budget))
         try:
-            pace = _pilot(base, arms[0], registries, images, plan)
+            pace, arms = paced(base, arms, registries, images, plan)
         except Interrupted as error:  # its run lay in a folder that is gone
             what = "stopped while the time of a step was measured"
             raise Interrupted(what, exit_code=error.exit_code, hint=again) from None
@@ -180,7 +176,11 @@ def choose_recipe(
         epochs = training_epochs(own, _SLACK * (budget - passed), steps)
         config = _with_epochs(config, epochs)
         record |= {"epochs": epochs, "steps": steps, "expected": own.of(epochs, steps)}
-    notices = []
+    notices = [
+        f"the recipe {row['name']!r} failed, so it was left out: {row['why']}"
+        for row in table["failed"]
+        if row["name"] in {arm.name for arm in tried}
+    ]
     if len(tried) < len(arms):
         notices.append(
             f"the budget is too short to compare all {len(arms)} recipes: "
@@ -227,43 +227,23 @@ def _training(base: RunConfig) -> tuple[Images, Splits]:
     return Images(source, splits.train, digest(splits.train), ()), splits
 
 
-def _pilot(
-    base: RunConfig, arm: Arm, registries: Mapping[str, Registry], images: Images, plan: Plan
-) -> Pace:
-    """Train a few steps of an arm on the images of the first round, and return their pace."""
-    turn = plan.rounds[0]
-    folds = divide(images, plan)
-    seconds: dict[str, float] = {}
-
-    def listen(event: Event) -> None:
-        if event.name == "epoch_end":
-            seconds.update({key: event.data[key] for key in ("train_seconds", "seconds")})
-
-    with TemporaryDirectory() as folder:
-        place = Path(folder).resolve()
-        root = write_tables(replace(folds, sets={turn: folds.sets[turn]}), {turn: place})
-        where = place_of(place / TABLE, root, turn, place / "run")
-        few = {"train.epochs": 1, "train.epoch_steps": _PILOT}
-        config = config_of(base, registries, arm, few, place=where)
-        result = run_arm([config], [{}], registries, plan.metric, [listen])
-    evaluation = seconds["seconds"] - seconds["train_seconds"]
-    total = result.seconds + result.filling
-    step = seconds["train_seconds"] / result.steps
-    return Pace(max(total - seconds["seconds"], 0.0), step, evaluation)
-
-
-def _lengths_of(place: ComparisonDir) -> Lengths:
-    """Return the lengths of the trials of a comparison that was stopped."""
+def _begun(place: ComparisonDir) -> tuple[Lengths, list[str]]:
+    """Return the lengths of the trials of a comparison that was stopped, and its arms' names."""
     facts = read_sealed(place.plan, f"remove {place.path}, and repeat the command")
     try:
-        arms = sum(1 for arm in facts["arms"] if arm["trains"])
-        return Lengths(int(facts["config"]["train.epochs"]), arms)
+        names = [str(arm["name"]) for arm in facts["arms"] if arm["trains"]]
+        return Lengths(int(facts["config"]["train.epochs"]), len(names)), names
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             "the file is of another version of siamkit",
             where=str(place.plan),
             hint=f"remove {place.path}, and repeat the command",
         ) from None
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    """Return the place of a name; names that are not there come last."""
+    return names.index(name) if name in names else len(names)
 
 
 def _pace_of(compared: Compared, arm: int) -> Pace:

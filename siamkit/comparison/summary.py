@@ -207,7 +207,11 @@ def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[st
         if found is not None:
             stop = stopped.get(other.number)
             lines.append(_sentence(best, other, found, None if stop is None else stop.why))
-    trained = [stopped.get(one.number) for one in tried if one.arm.trains]
+    trained = [
+        stopped.get(one.number)
+        for one in tried
+        if one.arm.trains and any(result.epochs for result in one.results.values())
+    ]
     if not best.arm.trains and any(stop is None or stop.why != "failed" for stop in trained):
         lines.append("No training pays on this data: the best network is not trained at all.")
     return lines

@@ -5,14 +5,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from siamkit.comparison.arms import Arm
-from siamkit.comparison.plan import Round
+from siamkit.comparison.arms import Arm, keeping
+from siamkit.comparison.plan import Plan, Round
 from siamkit.comparison.results import ArmResult, totals_of
 from siamkit.config import RESUMABLE, Layer, RunConfig, flat, nested, resolve
-from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFiniteError,
+    PluginError,
+    SiamkitError,
+)
 from siamkit.evaluation.retrieval import retrieval_by_class
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
@@ -22,6 +30,9 @@ from siamkit.runs.log import LoggedEvent, read_log
 from siamkit.training import fit as training
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.results import Result
+
+FAILURES = (NonFiniteError, PluginError, ConfigError)
+"""The errors of a run that say something about its arm. Others end a comparison."""
 
 
 def config_of(
@@ -45,6 +56,36 @@ def config_of(
     """
     layers = [base.to_values(), arm.layer, *map(nested, others), nested(place or {})]
     return resolve(registries, *layers, where=f"arm {arm.name!r}")
+
+
+def variant_of(
+    plan: Plan,
+    base: RunConfig,
+    registries: Mapping[str, Registry],
+    arm: Arm,
+    tuned: Mapping[str, Any],
+    *,
+    place: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Return the config of a run of an arm with tuned values.
+
+    If these choose a component, the user's options of it apply, as to what an arm chooses.
+
+    Args:
+        plan: The plan of the comparison.
+        base: The config of all arms.
+        registries: The registry of each component section.
+        arm: The arm.
+        tuned: The tuned values by dotted key; empty for an arm that is not trained.
+        place: As for :func:`config_of`.
+
+    Raises:
+        ConfigError: A name or a value is wrong.
+    """
+    whole = replace(arm, values={**arm.values, **tuned})
+    if arm.trains:
+        whole = keeping(whole, plan.own, registries)
+    return config_of(base, registries, whole, place=place)
 
 
 def place_of(table: Path, root: Path, turn: Round, run_dir: Path) -> dict[str, Any]:
@@ -79,7 +120,7 @@ def run_arm(
 ) -> ArmResult:
     """Train one run of an arm for each variant, and return what the best one gives.
 
-    A run that was interrupted goes on. A variant that diverges is not chosen.
+    A run that was interrupted goes on. A variant that cannot be trained is not chosen.
 
     Args:
         configs: The config of each variant.
@@ -90,21 +131,21 @@ def run_arm(
 
     Raises:
         SiamkitError: A run failed.
-        NonFiniteError: Every variant diverged.
+            If every variant failed, it is the error of the first one.
     """
     spans: list[float] = []
     results: dict[int, Result] = {}
-    diverged: dict[int, NonFiniteError] = {}
+    failed: dict[int, SiamkitError] = {}
     runs = [RunDir(config.run_dir) for config in configs if config.run_dir is not None]
     for number, (run, config) in enumerate(zip(runs, configs, strict=True)):
         before, begun = _spans(read_log(run.events).events), time.perf_counter()
         try:
             results[number] = _trained(run, config, registries, listeners)
-        except NonFiniteError as error:
-            diverged[number] = error
+        except FAILURES as error:
+            failed[number] = error
         spans.append(before + time.perf_counter() - begun)
     if not results:
-        raise diverged[0]
+        raise failed[0]
     scores = {number: result["metrics"]["best"][metric] for number, result in results.items()}
     chosen = max(results, key=lambda number: (scores[number], -number))
     result, run = results[chosen], RunDir(Path(results[chosen]["run_dir"]))
@@ -123,11 +164,11 @@ def run_arm(
         steps * min(configs[chosen].train.batch_size, int(start["data"]["train_images"])),
         tuple(_phases(events)),
         dict(variants[chosen]),
-        (*_notices(events), *(_diverged(variants[i], error) for i, error in diverged.items())),
+        (*_notices(events), *(_not_chosen(variants[i], error) for i, error in failed.items())),
     )
 
 
-def _diverged(values: Mapping[str, Any], error: NonFiniteError) -> str:
+def _not_chosen(values: Mapping[str, Any], error: SiamkitError) -> str:
     given = ", ".join(f"{key}={value}" for key, value in values.items())
     return f"{given} was not chosen, because the training failed with it: {error.what}"
 

@@ -14,10 +14,10 @@ from siamkit.comparison.intervals import mean
 from siamkit.comparison.plan import Plan, Round
 from siamkit.comparison.race import Race, Results, race
 from siamkit.comparison.results import ArmResult
-from siamkit.comparison.unit import config_of, place_of, run_arm
+from siamkit.comparison.unit import FAILURES, place_of, run_arm, variant_of
 from siamkit.config import RunConfig
 from siamkit.data.memory import TABLE
-from siamkit.errors import ConfigError, Interrupted, NonFiniteError, PluginError
+from siamkit.errors import Interrupted
 from siamkit.portable.signals import interrupted, sigterm_raises
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
@@ -193,8 +193,8 @@ def _trained(
     arm, turn = job.plan.arms[unit[0]], job.plan.rounds[unit[1]]
     variants = job.plan.variants_of(arm)
     configs = [
-        config_of(
-            job.base, registries, arm, values,
+        variant_of(
+            job.plan, job.base, registries, arm, values,
             place=place_of(job.tables[turn] / TABLE, job.root, turn, place.run(unit, number)),
         )
         for number, values in enumerate(variants)
@@ -202,7 +202,7 @@ def _trained(
     begun = time.perf_counter()
     try:
         return run_arm(configs, variants, registries, job.plan.metric, listeners)
-    except (NonFiniteError, PluginError, ConfigError) as error:
+    except FAILURES as error:
         # Its time counts for the budget too.
         return ArmResult(seconds=time.perf_counter() - begun, failed=str(error))
     except Interrupted as error:

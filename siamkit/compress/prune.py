@@ -33,6 +33,7 @@ from siamkit.runs.open import OpenRun
 from siamkit.training.build import Setup
 from siamkit.training.fit import resume
 from siamkit.training.loading import TEST, VAL, load_sets
+from siamkit.training.state import heads_text
 from siamkit.training.validation import MOST, Embeddings, evaluator_of
 
 Result = dict[str, Any]
@@ -82,6 +83,7 @@ def prune(
         None if splits.test else _CHOSE,
         ratio_notice(wish, gone),
         frozen_notice(rounds, config.train.epochs),
+        heads_text(pruned.best.state["heads"], pruned.config.train.monitored),
     )
     return {
         "run_dir": str(target),

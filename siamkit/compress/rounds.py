@@ -25,6 +25,7 @@ from siamkit.training.begin import begin
 from siamkit.training.build import Setup, build, build_policy
 from siamkit.training.fit import resume
 from siamkit.training.loading import load_sets
+from siamkit.training.state import ends_trained
 from siamkit.training.tensors import load_model_tensors, model_tensors
 from siamkit.words import plural
 
@@ -122,6 +123,7 @@ def write_pruned(
         What each round removed.
     """
     setup, total = source.setup, operations(source.setup.net, source.setup.device)
+    inherited = ends_trained(source.run.best.state)
     done: list[Shrunk] = []
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,9 +145,12 @@ def write_pruned(
             own = own.model_copy(update={"backbone": backbone, "run_dir": None})
             loss = {k: v for k, v in model_tensors(setup).items() if k.startswith("loss.")}
             tensors = {**shrunk.net.state_dict(), **loss}
-            begin(folder, own, source.registries, source.splits, tensors, f"pruned: {source.about}")
+            begin(
+                folder, own, source.registries, source.splits, tensors,
+                f"pruned: {source.about}", inherited=inherited,
+            )  # fmt: skip
             if not last:
-                setup = _tuned(folder, source, listeners)
+                setup, inherited = _tuned(folder, source, listeners)
         RunDir(target).require_free()  # hours later, something else may be there
     return done
 
@@ -214,8 +219,12 @@ def _about(source: Source, wish: Wish) -> dict[str, object]:
     }
 
 
-def _tuned(folder: Path, source: Source, listeners: Sequence[Listener]) -> Setup:
-    """Fine-tune the run of a round, and return its parts with the network of its best epoch."""
+def _tuned(folder: Path, source: Source, listeners: Sequence[Listener]) -> tuple[Setup, bool]:
+    """Fine-tune the run of a round.
+
+    Returns:
+        Its parts with the network of its best epoch, and whether the head of that was trained.
+    """
     registries = source.registries
     try:
         resume(folder, registries, listeners)
@@ -229,4 +238,5 @@ def _tuned(folder: Path, source: Source, listeners: Sequence[Listener]) -> Setup
     run = OpenRun(folder, lambda: registries)
     config = run.config
     best = checkpoint.load_network(run.dir.checkpoints / run.checkpoint_name("best"))
-    return trained(config, registries, source.splits, best.model)
+    setup = trained(config, registries, source.splits, best.model)
+    return setup, ends_trained(run.best.state)

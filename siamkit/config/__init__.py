@@ -24,6 +24,7 @@ from siamkit.config.layers import (
     read_file,
     read_preset,
     whole,
+    without,
 )
 from siamkit.config.resolve import (
     calibration_config,
@@ -41,6 +42,7 @@ from siamkit.config.sections import (
     DEFAULT_RATE,
     ENTRY_MODELS,
     KEPT_KEYS,
+    LOCAL_DIR,
     MAIN_KEYS,
     BackboneConfig,
     CalibrationConfig,
@@ -64,6 +66,7 @@ __all__ = [
     "ENTRY_MODELS",
     "FREE",
     "KEPT_KEYS",
+    "LOCAL_DIR",
     "MAIN_KEYS",
     "PRESETS",
     "RESUMABLE",
@@ -101,4 +104,5 @@ __all__ = [
     "read_preset",
     "resolve",
     "whole",
+    "without",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,18 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any], section: str 
         old, new = _whole(inner, result.get(key)), _whole(inner, value)
         both = isinstance(old, dict) and isinstance(new, dict)
         result[key] = _laid_over(old, new, inner) if both else new
+    return result
+
+
+def without(layer: Mapping[str, Any], keys: Collection[str]) -> Mapping[str, Any]:
+    """Return a layer without the values at some dotted keys."""
+    result = layer
+    for key in keys:
+        section, _, last = key.rpartition(".")
+        inner = _part(result, section)
+        if isinstance(inner, Mapping) and last in inner:
+            left = {name: value for name, value in inner.items() if name != last}
+            result = _with(result, section, left)
     return result
 
 

@@ -155,6 +155,11 @@ class Engine:
         reason = self.difference(execution, epoch, batch[:count])
         return execution if reason is None else self.whole(execution, epoch, reason)
 
+    def images(self, execution: Execution, epoch: int, batch: Sequence[int]) -> Tensor:
+        """Return the training images ``[N, C, H, W]`` of a batch, in their views of an epoch."""
+        view = execution.view(epoch)
+        return torch.stack([self.inputs[TRAIN].example(index, view) for index in batch])
+
     def difference(self, execution: Execution, epoch: int, batch: Sequence[int]) -> str | None:
         """Return how the cut network differs from the whole one on images; None if they agree.
 
@@ -167,8 +172,7 @@ class Engine:
         if phase is None:
             return None
         indices, view = list(batch), execution.view(epoch)
-        images = torch.stack([self.inputs[TRAIN].example(i, view) for i in indices])
-        images = laid_out_for(self.net, images)
+        images = laid_out_for(self.net, self.images(execution, epoch, batch))
         activations, tolerance = None, TOLERANCE
         if phase.cache is not None and phase.plan.mode == "cached" and phase.dtype.itemsize > 2:
             # Rows of full precision replace the prefix's run, and are checked by the comparison.

@@ -12,7 +12,7 @@ from siamkit.config import AUTO, DataConfig, HeadConfig, RunConfig, options_of
 from siamkit.errors import calling
 from siamkit.interfaces import Backbone, BackboneContext, Preprocessing, StageOptions
 from siamkit.model.build import build_backbone
-from siamkit.model.default_head import default_head
+from siamkit.model.default_head import default_head, fallback_text
 from siamkit.model.heads import Head, Reads, as_head
 from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.pruning import Pruning
@@ -33,11 +33,13 @@ class BuiltNet:
         net: The network.
         weights: The origin of the backbone's weights, as text.
         head: The section of its head, which the config may leave open.
+        notices: Notices for the user.
     """
 
     net: SiameseNet
     weights: str
     head: HeadConfig
+    notices: tuple[str, ...] = ()
 
 
 def create_net(
@@ -75,8 +77,10 @@ def create_net(
         built.backbone.stages()  # discovered now, while all modules still run
         quantized.apply(built.backbone, str(config.backbone.int8))
     chosen = config.head
+    notices: tuple[str, ...] = ()
     if chosen.name == AUTO:
-        chosen = default_head(config, registries["head"], built.backbone)
+        usual = default_head(config, registries["head"], built.backbone)
+        chosen, notices = usual.head, fallback_text(usual.why)
     head_entry, head_options = options_of(chosen, registries["head"])
     head = build_head(chosen.name, head_entry, head_options, built.backbone)
     net = SiameseNet(
@@ -93,7 +97,7 @@ def create_net(
         config.data.image_size,
         built.weights if weights == "all" else None,
     )
-    return BuiltNet(net, built.weights, chosen)
+    return BuiltNet(net, built.weights, chosen, notices)
 
 
 def prepared(preprocessing: Preprocessing, data: DataConfig) -> Preprocessing:

@@ -100,14 +100,16 @@ def _equal(values: Json) -> str:
 
 
 def notes(values: Json) -> list[str]:
-    """Return the notices about the data, and those that only some of the trained arms gave."""
+    """Return the notices about the data and those of the trained arms; what all say, once."""
     trained = [row for row in values["arms"] if row["trains"]]
-    own = []
+    shared, own = [], []
     for row in trained:
         for text in row["notices"]:
             if len(trained) == 1 or not all(text in other["notices"] for other in trained):
                 own.append(f"{row['name']}: {text}")
-    return [*values["notices"], *own]
+            elif row is trained[0]:
+                shared.append(f"all arms: {text}")
+    return [*values["notices"], *shared, *own]
 
 
 def facts(values: Json) -> list[str]:

@@ -47,6 +47,8 @@ def begin(
     splits: Splits,
     tensors: Mapping[str, Tensor],
     weights: str,
+    *,
+    inherited: bool = False,
 ) -> Setup:
     """Write a run that starts from given tensors, so that it can be resumed at its first step.
 
@@ -57,6 +59,7 @@ def begin(
         splits: The data of the run.
         tensors: The network's state, and the loss's state under ``loss.*``.
         weights: The origin of the tensors, as text.
+        inherited: Whether the head of these tensors was trained, so that it may stay.
 
     Returns:
         The parts of the run.
@@ -69,7 +72,10 @@ def begin(
     load_model_tensors(setup, tensors)
     run = RunDir(folder)
     write_records(run, config, splits, registries)
-    state = RunState(weights=weights, identity=identity(config, splits, registries))
+    facts = identity(config, splits, registries)
+    # A computed head is never a trained one: it is computed anew for the network as it is.
+    inherited = inherited and not setup.net.head.computed
+    state = RunState(weights=weights, identity=facts, inherited=inherited)
     content = Checkpoint(model_tensors(setup), state_tensors(setup.optimizer), state.to_json(), {})
     checkpoint.publish(run.checkpoints, FIRST, content, best=None)
     return setup

@@ -58,6 +58,7 @@ class Setup:
         optimizer: The one optimizer.
         controller: Freezes and unfreezes the network's parameters.
         tensors: Names of the tensors in the run's checkpoints; None until they are first read.
+        notices: Notices about the network for the user.
     """
 
     config: RunConfig
@@ -71,6 +72,7 @@ class Setup:
     optimizer: torch.optim.Optimizer
     controller: FreezeController
     tensors: frozenset[str] | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def plugins(self) -> dict[str, nn.Module]:
@@ -148,6 +150,7 @@ def build(
             config.optimizer, registries["optimizer"], net, loss, schedule.stages
         ),
         controller=controller,
+        notices=created.notices,
     )
 
 

@@ -29,6 +29,7 @@ from siamkit.training.seeding import derive
 from siamkit.training.splitting import Splitting, try_splitting
 from siamkit.training.state import RunState
 from siamkit.training.step import Stepper
+from siamkit.training.untrained import untrained_cause
 from siamkit.words import data_size, plural
 
 
@@ -211,6 +212,7 @@ class EpochTrainer:
             images = sum(len(part.images) for part in step)
             started, waited = time.perf_counter(), loaded.seconds
             self.rates.set(unfrozen)
+            self.stepper.first = not state.step
             before = Snapshot(changing, over=before)  # a loss may have a memory of 100 MB
             loss = self._step(loaded, step, execution, engine, before)
             state.step += 1
@@ -286,16 +288,19 @@ class EpochTrainer:
         engine: Engine,
     ) -> NonFiniteError | SuffixError:
         """Return the error about a step whose loss or gradient is not finite."""
-        for images in (images for part in parts for images in part.passes):
-            if reason := engine.difference(execution, self.state.epoch, images):
+        epoch, passes = self.state.epoch, [images for part in parts for images in part.passes]
+        for images in passes:
+            if reason := engine.difference(execution, epoch, images):
                 return SuffixError(reason)
+        seen = (engine.images(execution, epoch, images) for images in passes)
+        cause = untrained_cause(self.setup, self.state, seen)
         keys = [self.splits.train.samples[i].key for part in parts for i in part.images]
         self.emit("non_finite", {"step": self.state.step, "samples": keys})
         return NonFiniteError(
             f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
             f"no update was made",
             got=error.got,
-            hint=f"{error.hint}; {self.run_dir.events} lists the batch's images",
+            hint=f"{cause or error.hint}; {self.run_dir.events} lists the batch's images",
         )
 
     def _shrink(self, execution: Execution) -> None:

@@ -33,6 +33,7 @@ from siamkit.training.loop import Trainer
 from siamkit.training.quantize import INT8, QuantizedPrefix, quantized
 from siamkit.training.requirements import (
     for_data,
+    head_notices,
     require_best,
     require_loss,
     require_one_process,
@@ -85,7 +86,8 @@ def fit(
         splits = _load(config)
         setup = build(for_data(config, splits, registries), registries, len(splits.train.classes))
         about_images = prepare_images(setup, splits)
-        splits = replace(splits, notices=(*notices, *splits.notices, *about_images))
+        about_head = *head_notices(config, splits.val.tuples is not None), *setup.notices
+        splits = replace(splits, notices=(*notices, *splits.notices, *about_images, *about_head))
         config = setup.config
         require_loss(setup, splits)
         require_solvable(setup, splits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
 from siamkit.training.quantize import INT8, forecast_of_int8
-from siamkit.training.requirements import without_classes
+from siamkit.training.requirements import head_notices, without_classes
 from siamkit.training.step_memory import predictor
 from siamkit.words import plural
 
@@ -114,7 +115,7 @@ def _inspected(
     setup: Setup, history: Sequence[Mapping[str, float]], measure: bool, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the description of each phase, and notices."""
-    notices = [*forecast(setup)] if not history else []
+    notices = [*setup.notices, *forecast(setup)] if not history else []
     if setup.net.quantized is not None:
         notices.append(setup.net.quantized.sentence)
     elif setup.config.engine.prefix == INT8:
@@ -162,16 +163,17 @@ def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> s
 
 def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weights) -> Setup:
     """Build the parts of the run. Only a loss with parameters needs the number of classes."""
+    about_head = head_notices(config, names_tuples(config.data))
     if names_tuples(config.data):
         config = without_classes(config, registries)
     missing = (
         config.data.path != SAMPLE and weights == "file" and not Path(config.data.path).exists()
     )
     setup = build(config, registries, num_classes=2, weights=weights)
-    if not (_count(setup.loss) or missing):
-        return setup
-    splits = load_data(config.data, config.train.seed)
-    return build(config, registries, len(splits.train.classes), weights=weights)
+    if _count(setup.loss) and not missing:
+        splits = load_data(config.data, config.train.seed)
+        setup = build(config, registries, len(splits.train.classes), weights=weights)
+    return replace(setup, notices=(*about_head, *setup.notices))
 
 
 def _weights(config: RunConfig, registries: Mapping[str, Registry], setup: Setup) -> str:

@@ -39,11 +39,13 @@ from siamkit.training.state import (
     RunState,
     best_epoch,
     best_of,
+    heads_text,
     no_loss,
     out_of_patience,
     refit_text,
     start_text,
 )
+from siamkit.training.stopping import stopped_before
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
 REFIT = "-refit"
@@ -159,7 +161,7 @@ class Trainer:
         self.execution = self.engine.prepare(self.engine.enter(range(1)), 0)
         self._keep(self.execution)
         if SOLVE in self.sets:
-            self._load_solved(self.execution)
+            self._load_head(self.execution)
         self.state.solved = True
         self._score_untrained(self.execution)
         self.state.best_epoch = BEFORE
@@ -178,9 +180,37 @@ class Trainer:
         # The phase fixes what it freezes, so a frozen head is computed before.
         if (execution is None) == plan.trainable.issuperset(head):
             return
-        self._load_solved(execution)
+        self._load_head(execution)
         self.state.solved = True
         self.save(best=False)
+
+    def _load_head(self, execution: Execution | None) -> None:
+        """Load the closed form of the head, unless the run starts with a better one.
+
+        Args:
+            execution: The execution of the first phase; None before it.
+        """
+        state, head, monitor = self.state, self.setup.net.head, self.setup.schedule.monitor
+        if not state.inherited:
+            self._load_solved(execution)
+            return
+        own = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+        trained = self._scored(execution)[monitor]
+        self._load_solved(execution)
+        closed = self._scored(execution)[monitor]
+        state.heads = {"trained": trained, "closed form": closed}
+        state.inherited = trained >= closed
+        if state.inherited:
+            head.load_state_dict(own)
+        self.emit("notice", {"text": heads_text(state.heads, monitor)})
+
+    def _scored(self, execution: Execution | None) -> Metrics:
+        """Return the validation metrics of the network as it is, before the first step."""
+        if execution is None:
+            read = self.scorer.embedded(VAL, self.setup.net.extractor, None)
+        else:
+            read = self.scorer.read(VAL, execution)
+        return self.scorer.untrained(VAL, read)[1]
 
     def _load_solved(self, execution: Execution | None) -> None:
         self._load_read(read_training(self.scorer, self.engine, execution))
@@ -217,8 +247,7 @@ class Trainer:
         self.execution = None
         self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
         self._load_solved(None)
-        read = self.scorer.embedded(VAL, self.setup.net.extractor, None)
-        _, state.refit = self.scorer.untrained(VAL, read)
+        state.refit = self._scored(None)
         before = state.best[monitor]
         if state.refit[monitor] > before:
             state.refitted, state.best_epoch = True, epoch
@@ -229,7 +258,7 @@ class Trainer:
     def _score_untrained(self, execution: Execution) -> None:
         read = self.scorer.read(VAL, execution)
         self.state.untrained, self.state.start = self.scorer.untrained(VAL, read)
-        if self.state.solved and self.train.epochs:
+        if self.state.solved and self.train.epochs and not self.state.inherited:
             computed = self.setup.net.head.computed
             text = start_text(self.state, self.setup.schedule.monitor, computed=computed)
             self.emit("notice", {"text": text})
@@ -350,6 +379,10 @@ class Trainer:
             best = best_epoch(state.history, monitor)
             assert best is not None
             self.emit("early_stop", {"epoch": state.epoch, "best_epoch": best + 1})
+            patience = self.train.patience
+            assert patience is not None
+            if text := stopped_before(self.setup.schedule, state.history, patience):
+                self.emit("notice", {"text": text})
 
     def _remark(self) -> None:
         """Emit a notice if the embeddings or the loss have a problem, once for each problem."""

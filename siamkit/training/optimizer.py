@@ -19,6 +19,7 @@ from siamkit.config import OptimizerConfig
 from siamkit.errors import PluginError
 from siamkit.freezing.allocations import Allocations, Bytes
 from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.grouping import norm_parameters
 from siamkit.model.names import named_modules, named_parameters
 
 LOSS = "loss"
@@ -28,10 +29,11 @@ LOSS = "loss"
 def no_decay(net: nn.Module) -> frozenset[str]:
     """Return the names of the parameters without weight decay.
 
-    They are the vectors (biases, norm layers) and the parameters that the architecture itself
-    exempts, such as position embeddings.
+    They are the vectors (biases), the norm layers, of which some have a value for each position of
+    their input, and the parameters that the architecture itself exempts, such as position
+    embeddings.
     """
-    names = {name for name, p in named_parameters(net) if p.ndim <= 1}
+    names = {name for name, p in named_parameters(net) if p.ndim <= 1} | norm_parameters(net)
     for prefix, module in named_modules(net):
         exempt = getattr(module, "no_weight_decay", None)
         if callable(exempt):

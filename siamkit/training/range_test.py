@@ -345,9 +345,9 @@ class _Test:
                 size += part.size
         kept.restore()
         if not math.isfinite(total):
-            raise NonFiniteError(
-                "the loss is not finite", got=total, hint=advice(setup.config.train.precision)
-            )
+            # Only before the first step; later, this ends the sweep.
+            hint = advice(setup.config.train.precision, first=True)
+            raise NonFiniteError("the loss is not finite", got=total, hint=hint)
         return total / size
 
     def _loss_of(self, batches: Sequence[Batch], part: LossBatch) -> Tensor:

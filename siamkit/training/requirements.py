@@ -13,7 +13,7 @@ import torch
 from siamkit.config import AUTO, RunConfig, named_head
 from siamkit.data.splits import Splits
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
-from siamkit.model.default_head import WITHOUT
+from siamkit.model.default_head import WITHOUT, WITHOUT_CLASSES, fallback_text
 from siamkit.model.undisturbed import undisturbed
 from siamkit.model.unit import unit
 from siamkit.registry import Registry
@@ -71,6 +71,12 @@ def for_data(config: RunConfig, splits: Splits, registries: Mapping[str, Registr
     train = config.train.model_copy(update={"monitor": monitor})
     config = config.model_copy(update={"train": train})
     return without_classes(config, registries) if has_tuples else config
+
+
+def head_notices(config: RunConfig, has_tuples: bool) -> tuple[str, ...]:
+    """Return the notice about the head of a run on pairs or triplets, if the config names none."""
+    open_head = has_tuples and config.head.name == AUTO
+    return fallback_text(WITHOUT_CLASSES) if open_head else ()
 
 
 def without_classes(config: RunConfig, registries: Mapping[str, Registry]) -> RunConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -17,7 +17,7 @@ from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit
 from siamkit.engine.sources import LiveSource
 from siamkit.engine.timing import load_first
-from siamkit.errors import ConfigError, ResourceError, is_out_of_memory
+from siamkit.errors import ConfigError, NonFiniteError, ResourceError, is_out_of_memory
 from siamkit.evaluation.collapse import collapse
 from siamkit.freezing.proof import fingerprints
 from siamkit.model.trace import evaluating
@@ -26,6 +26,7 @@ from siamkit.training.build import Setup
 from siamkit.training.free_memory import release_unused
 from siamkit.training.loading import PROBE, SOLVE, VAL, LoadedSet
 from siamkit.training.state import Metrics, RunState
+from siamkit.training.untrained import untrained_cause
 from siamkit.training.validation import MOST, Embeddings, evaluator_of
 from siamkit.words import plural
 
@@ -154,7 +155,7 @@ class Scorer:
             if self._bound >= rows:  # a kernel always computes as many rows
                 try:
                     source = LiveSource(part.source, self._kernel(name, module, kernel))
-                    return self._evaluators[name].embed(source, _as_it_is, self._most)
+                    return self._evaluated(name, source, _as_it_is, self._most)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -179,11 +180,30 @@ class Scorer:
         while True:
             size = self._most
             try:
-                return self._evaluators[name].embed(source, forward, size)
+                return self._evaluated(name, source, forward, size)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
             self._halve(name, min(size, len(self.sets[name].images)))
+
+    def _evaluated(
+        self, name: str, source: BatchSource, forward: Callable[[Tensor], Tensor], size: int
+    ) -> Embeddings:
+        """Return the embeddings of an image set; an error says which part is not finite."""
+        try:
+            return self._evaluators[name].embed(source, forward, size)
+        except NonFiniteError as error:
+            cause = untrained_cause(self.setup, self.state, self._batches(name, size))
+            if cause is None:
+                raise
+            raise NonFiniteError(error.what, hint=cause) from None
+
+    def _batches(self, name: str, size: int) -> Iterator[Tensor]:
+        """Yield the images ``[N, C, H, W]`` of a set, as they are evaluated."""
+        part = self.sets[name]
+        for start in range(0, len(part), size):
+            places = range(start, min(start + size, len(part)))
+            yield torch.stack([part.example(place, 0) for place in places])
 
     @property
     def _bound(self) -> int:

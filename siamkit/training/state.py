@@ -53,7 +53,10 @@ class RunState:
         start: Validation metrics of the network before the first step; empty before it is scored.
         refit: Validation metrics of the best epoch's network with a head that was computed again;
             empty if that was not tried.
-        solved: Whether the head was computed in closed form.
+        inherited: Whether the network starts with a head that another run has trained.
+        heads: If it did at first, the monitored metric before the first step, with this head and
+            with one in closed form (``trained`` and ``closed form``); else empty.
+        solved: Whether the head was computed in closed form, or an inherited one was chosen.
         refitted: Whether the best network is the one with the head that was computed again.
         stopped_early: Whether early stopping ended the run.
         largest_pass: The most images in a forward pass, if the memory sets a bound; else None.
@@ -83,6 +86,8 @@ class RunState:
     trained_checkpoint: str | None = None
     start: Metrics = field(default_factory=dict)
     refit: Metrics = field(default_factory=dict)
+    inherited: bool = False
+    heads: Metrics = field(default_factory=dict)
     solved: bool = False
     refitted: bool = False
     stopped_early: bool = False
@@ -163,6 +168,34 @@ def start_text(state: RunState, monitor: str, *, computed: bool) -> str:
     """
     text = f"the head in closed form, before any training: {monitor} {state.start[monitor]:.3f}"
     return f"{text}. It is computed anew after each epoch" if computed else text
+
+
+def ends_trained(state: Mapping[str, Any]) -> bool:
+    """Return whether the head of a run's best network was trained, and not only computed.
+
+    Args:
+        state: The state in the checkpoint of this network.
+    """
+    if state["refitted"]:
+        return False
+    return bool(state.get("inherited")) if state["best_epoch"] in (None, BEFORE) else True
+
+
+def heads_text(heads: Mapping[str, float], monitor: str) -> str | None:
+    """Return a notice about the head that a run with an inherited head starts from.
+
+    Args:
+        heads: The metric with each head; empty for other runs.
+        monitor: The metric that picks the best network.
+    """
+    if not heads:
+        return None
+    trained, closed = heads["trained"], heads["closed form"]
+    verdict = "the trained head stays" if trained >= closed else "that one replaces it"
+    return (
+        f"before the first step, {monitor} is {trained:.3f} with the head that was trained before, "
+        f"and {closed:.3f} with a head that is computed in closed form, so {verdict}"
+    )
 
 
 def refit_text(state: RunState, epoch: int, best: float, monitor: str) -> str:

@@ -122,6 +122,7 @@ class Stepper:
         forward: Maps a batch's inputs to embeddings: the whole network, or the suffix. May be set.
         overflowed: Whether the gradients of the last step overflowed in fp16. The step updated
             nothing then, and the scale of the loss is smaller from then on.
+        first: Whether no step of the run was done before. May be set.
 
     Args:
         net: The network, in training mode.
@@ -148,6 +149,7 @@ class Stepper:
         self._seed = 0
         self._pass = 0
         self.overflowed = False
+        self.first = False
         self.scaler = self._new_scaler()
 
     def __call__(self, work: Iterable[LossWork], seed: int = 0) -> float:
@@ -296,14 +298,14 @@ class Stepper:
         """Return the error about a value, with its cause where the embeddings show it."""
         embeddings = torch.cat(self._embedded)
         zeros = int((embeddings.abs().amax(dim=1) <= SHORTEST).sum())
-        hint = advice(self.precision)
+        hint = advice(self.precision, first=self.first)
         if not torch.isfinite(embeddings).all():
             hint = f"the network's embeddings are not finite before the loss; {hint}"
         elif zeros:
             hint = (
                 f"{zeros} of the {plural(len(embeddings), 'embedding')} consist of zeros, which "
                 "have no direction: the features of these images are zero. Use larger images "
-                f"({setting('data.image_size')}), another backbone, or {advice(self.precision)}"
+                f"({setting('data.image_size')}), another backbone, or {hint}"
             )
         return NonFiniteError(f"{what} is not finite", got=got, hint=hint)
 
@@ -312,9 +314,16 @@ class Stepper:
             yield from group["params"]
 
 
-def advice(precision: str) -> str:
-    """Return the advice against numbers that grow too large, for messages."""
+def advice(precision: str, *, first: bool = False) -> str:
+    """Return the advice against numbers that grow too large, for messages.
+
+    Args:
+        precision: The numeric type of the passes.
+        first: Whether no step was done before, so that the learning rate cannot be the cause.
+    """
     lower = f"lower the learning rate ({setting('optimizer.lr')})"
+    if first:
+        lower = f"try another loss ({setting('loss.name')})"
     return lower if precision == "fp32" else f"{lower} or use fp32 ({setting('train.precision')})"
 
 

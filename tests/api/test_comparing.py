@@ -11,6 +11,7 @@ import pytest
 from torch import nn
 
 import siamkit
+from siamkit import api
 from siamkit.api import comparing
 from siamkit.comparison.compare import _divided
 from siamkit.comparison.plan import Plan
@@ -181,6 +182,39 @@ def test_what_the_user_sets_without_a_choice_applies_to_every_arm(asked: Any) ->
     arms = asked(freeze={"warmup": 0}, policies=["stages", "freeze-all"])["plan"].arms
     assert [arm.values.get("freeze.warmup") for arm in arms if arm.trains] == [0, None]
     assert trained(asked(freeze={"warmup": 0})) == POLICIES, "an option is no choice of a policy"
+
+
+def losses_of(seen: dict[str, Any]) -> list[tuple[str, float | None]]:
+    """The loss and the margin of each variant of each arm."""
+    from siamkit.comparison.facts import configs_of
+
+    configs = configs_of(seen["plan"], seen["base"], api.registries())
+    losses = [config.loss for arm, config in configs if arm.trains]
+    return [(loss.name, loss.options.get("margin")) for loss in losses]
+
+
+@pytest.mark.parametrize("how", ["losses", "vary", "tune"])
+def test_options_apply_to_what_is_compared_however_it_is_given(asked: Any, how: str) -> None:
+    def seen(names: list[str], own: dict[str, Any]) -> list[tuple[str, float | None]]:
+        given = {how: names if how == "losses" else {"loss": names}}
+        return losses_of(asked(policies=["full"], loss=own, **given))
+
+    both = ["triplet", "proxy-anchor", "supcon"]
+    kept = [("triplet", 0.37), ("proxy-anchor", 0.37), ("supcon", None)]
+    # The default loss, which nobody asked for, has no margin.
+    assert seen(both, {"margin": 0.37}) == kept
+    # The options of a choice go with it.
+    usual = [("triplet", 0.37), ("proxy-anchor", 0.1), ("supcon", None)]
+    assert seen(both, {"name": "triplet", "margin": 0.37}) == usual
+    for wrong in ({"margn": 0.37}, {"margin": 0.37, "name": "supcon"}):
+        with pytest.raises(ConfigError, match=r"marg.*unknown key"):
+            seen(both, wrong)
+
+
+def test_a_head_of_any_name_may_be_compared_with_its_options(asked: Any) -> None:
+    plan = asked(heads=["mlp", "linear", "identity"], head={"dim": 16})["plan"]
+    dims = [arm.values.get("head.dim") for arm in plan.arms if arm.trains]
+    assert dims == [16, 16, None]
 
 
 def test_a_section_stands_for_its_main_key(asked: Any) -> None:

@@ -101,6 +101,14 @@ def test_what_is_wrong_is_named(quick: Any, tmp_path: Path, flags: list[str], me
     assert not (tmp_path / "c").exists()
 
 
+def test_help_lists_no_flag_that_is_refused(cli: Cli) -> None:
+    shown = cli("compare", "--help").out
+    listed = [line.split()[0] for line in shown.replace("│", " ").splitlines() if line.strip()]
+    assert {"--epochs", "--workers", "--policies"} <= set(listed)
+    assert not {"--run-dir", "--report", "--track"} & set(listed)
+    assert "--run-dir" in cli("train", "--help").out
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on_to_the_same_table(image_folder: Path, tmp_path: Path) -> None:
     def command(place: Path) -> list[str]:

@@ -16,13 +16,14 @@ import siamkit
 from siamkit import api
 from siamkit.comparison import candidates as trying
 from siamkit.comparison import pace
+from siamkit.comparison import pilot as pilots
 from siamkit.comparison import recipe as recipes
 from siamkit.comparison import work as working
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.candidates import CANDIDATES, candidates
 from siamkit.comparison.pace import Pace
 from siamkit.comparison.results import ArmResult
-from siamkit.errors import ConfigError, DataError, Interrupted
+from siamkit.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from siamkit.runs.open import OpenRun
 
 Common = Callable[..., dict[str, Any]]
@@ -226,7 +227,7 @@ def test_the_budget_is_divided_between_the_trials_and_the_training(
 ) -> None:
     """A step takes a second and all else nothing: the lengths follow from the budget alone."""
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(recipes, "_pilot", lambda *_: Pace(0.0, 1.0, 0.0))
+    monkeypatch.setattr(pilots, "pilot", lambda *_: Pace(0.0, 1.0, 0.0))
     plain, steps_of = recipes.compare, recipes._steps
 
     def steps(*given: Any) -> int:
@@ -289,7 +290,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(recipes, "compare", compare)
     monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
-    monkeypatch.setattr(recipes, "_pilot", lambda *_: Pace(2.0, 1.0, 3.0))
+    monkeypatch.setattr(pilots, "pilot", lambda *_: Pace(2.0, 1.0, 3.0))
     monkeypatch.setattr(recipes, "_steps", lambda *_: 5)
     return found
 
@@ -369,7 +370,7 @@ def test_the_pace_is_measured_by_a_few_steps(
     monkeypatch.setattr(recipes, "compare", compare)
     monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setattr(recipes, "_steps", lambda *_: 5)
-    monkeypatch.setattr(recipes, "run_arm", run_arm)
+    monkeypatch.setattr(pilots, "run_arm", run_arm)
     # 2 * (6 + 3 * 2) = 24 s for the networks without training, 6 + 5 * 7 = 41 s for a trial, then
     # 6 + 4 * 7 = 34 s for the training, and 5 s for the report.
     assert told(values, 50.0, tmp_path)[1].expected == 24 + 41 + 34 + 5
@@ -392,7 +393,7 @@ def test_a_signal_while_the_pace_is_measured_names_no_folder_that_is_gone(
         hint = "continue it with siamkit.resume('gone/run')"
         raise Interrupted("stopped by SIGINT", exit_code=130, hint=hint)
 
-    monkeypatch.setattr(recipes, "_pilot", stopped)
+    monkeypatch.setattr(pilots, "pilot", stopped)
     with pytest.raises(Interrupted) as caught:
         siamkit.fit(values, recipe="auto", run_dir=tmp_path / "run")
     assert caught.value.exit_code == 130
@@ -400,6 +401,63 @@ def test_a_signal_while_the_pace_is_measured_names_no_folder_that_is_gone(
         "stopped while the time of a step was measured; repeat the command with "
         f"run_dir={str(tmp_path / 'run')!r}"
     )
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function after which candidates with some losses diverge wherever they are trained."""
+    plain = pilots.run_arm
+
+    def fail(*losses: str) -> None:
+        def run_arm(configs: Any, *others: Any) -> Any:
+            if configs[0].loss.name in losses and configs[0].train.epochs:
+                raise NonFiniteError(f"the loss {configs[0].loss.name} is NaN")
+            return plain(configs, *others)
+
+        monkeypatch.setattr(pilots, "run_arm", run_arm)
+        monkeypatch.setattr(working, "run_arm", run_arm)
+
+    return fail
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recipe_that_cannot_be_trained_leaves_the_choice_to_the_others(
+    values: dict[str, Any], tmp_path: Path, failing: Callable[..., None]
+) -> None:
+    first, second = (arm.name for arm in candidates(()))
+    failing("supcon")
+    config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    place = recipes.ComparisonDir(tmp_path / "recipe")
+    for _ in range(2):  # the second time, the choice goes on
+        found = recipes.choose_recipe(config, (), api.registries(), place, budget=600.0)
+        assert {row["name"] for row in found.record["arms"]} == {"untrained", "closed form", second}
+        assert found.notices == (
+            f"the recipe {first!r} failed, so it was left out: the loss supcon is NaN",
+        )
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_short_budget_is_spent_on_a_recipe_that_can_be_trained(
+    values: dict[str, Any], tmp_path: Path, failing: Callable[..., None]
+) -> None:
+    (_, second) = (arm.name for arm in candidates(()))
+    failing("supcon")
+    config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    place = recipes.ComparisonDir(tmp_path / "recipe")
+    found = recipes.choose_recipe(config, (), api.registries(), place, budget=0.01)
+    assert second in {row["name"] for row in found.record["arms"]}
+    assert found.notices == (
+        "the budget is too short to compare all 2 recipes: 1 recipe was compared",
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_first_error_is_told_if_no_recipe_can_be_trained(
+    values: dict[str, Any], tmp_path: Path, failing: Callable[..., None]
+) -> None:
+    failing("supcon", "multi-similarity")
+    with pytest.raises(NonFiniteError, match="the loss supcon is NaN"):
+        siamkit.fit(values, recipe="auto", budget=600, run_dir=tmp_path / "run")
 
 
 def test_too_few_training_classes_are_named(

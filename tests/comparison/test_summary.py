@@ -176,6 +176,13 @@ def test_an_arm_that_failed_is_not_said_to_be_worse():
     assert sentence.endswith("in 2 common runs, but was stopped because a run of it failed.")
 
 
+def test_training_is_not_said_to_be_useless_if_nothing_was_trained():
+    """As with ``--epochs 0``."""
+    done = compared(EVEN | {1: 0.9})
+    still = {unit: replace(result, epochs=0) for unit, result in done.results.items()}
+    assert "No training pays" not in " ".join(summary(replace(done, results=still))["verdict"])
+
+
 def test_training_is_not_said_to_be_useless_if_it_failed():
     useless = "No training pays"
     found = summary(failing(compared(EVEN), (2, 3)))

@@ -13,7 +13,14 @@ import pytest
 from siamkit.comparison import unit
 from siamkit.comparison.results import ArmResult
 from siamkit.config import RESUMABLE, Layer, RunConfig, flat
-from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFiniteError,
+    PluginError,
+    SiamkitError,
+)
 from siamkit.json_files import sealed
 from siamkit.runs.directory import RunDir
 
@@ -59,12 +66,13 @@ class Training:
         self.called: list[tuple[str, str]] = []
         self.fails: Exception | None = None
         self.diverges: set[str] = set()
+        self.error: type[SiamkitError] = NonFiniteError
 
     def result(self, path: Path) -> dict[str, Any]:
         write(path, self.logged.get(path.name, [start(0.0)]))
         self.now += 10.0
         if path.name in self.diverges:
-            raise NonFiniteError(f"the loss of {path.name} is NaN", hint="lower the rate")
+            raise self.error(f"the loss of {path.name} is NaN", hint="lower the rate")
         best = {"recall@1": self.scores.get(path.name, 0.5), "epoch": 2}
         return {"metrics": {"best": best}, "run_dir": str(path), "epochs": 3}
 
@@ -156,9 +164,11 @@ def test_of_several_variants_the_best_counts_and_all_take_time(
     assert found.notices == ("of b",)
 
 
-def test_a_variant_that_diverges_is_not_chosen_and_takes_time(
-    training: Training, run: Callable[..., ArmResult]
+@pytest.mark.parametrize("kind", [NonFiniteError, ConfigError, PluginError])
+def test_a_variant_that_cannot_be_trained_is_not_chosen_and_takes_time(
+    training: Training, run: Callable[..., ArmResult], kind: type[SiamkitError]
 ) -> None:
+    training.error = kind
     training.scores, training.diverges = {"a": 0.9, "b": 0.5, "c": 0.7}, {"a"}
     training.logged = {
         "a": [start(0.0), fill(1.0, 1.0, 1, 1)],
@@ -170,7 +180,7 @@ def test_a_variant_that_diverges_is_not_chosen_and_takes_time(
     told = "name=a was not chosen, because the training failed with it: the loss of a is NaN"
     assert found.notices == ("of c", told)
     training.diverges = {"d", "e"}
-    with pytest.raises(NonFiniteError, match="the loss of d is NaN"):
+    with pytest.raises(kind, match="the loss of d is NaN"):
         run("d", "e")
 
 

@@ -62,7 +62,7 @@ def test_a_run_that_failed_took_time_of_the_budget(
         raise NonFiniteError("the loss is NaN")
 
     monkeypatch.setattr(working, "run_arm", run_arm)
-    monkeypatch.setattr(working, "config_of", lambda *given, **named: None)
+    monkeypatch.setattr(working, "variant_of", lambda *given, **named: None)
     monkeypatch.setattr(working.time, "perf_counter", lambda: now[0])
     plan = Plan(ARMS, 2, (0,), budget=40.0)
     tables = dict.fromkeys(plan.rounds, tmp_path)

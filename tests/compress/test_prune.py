@@ -24,6 +24,9 @@ from siamkit.compress.rounds import Wish
 from siamkit.errors import CheckpointError, ConfigError, Interrupted
 from siamkit.freezing.proof import fingerprints
 from siamkit.inference.embedder import Embedder
+from siamkit.runs import checkpoint
+from siamkit.runs.open import OpenRun
+from siamkit.training import loop
 
 pytest.importorskip("torch_pruning")
 
@@ -232,6 +235,44 @@ def test_a_directory_in_use_is_refused(trained: Path, done: PruningResult) -> No
     assert contents(done.run_dir) == before
 
 
+@pytest.fixture(scope="module")
+def with_closed_head(tmp_path_factory: pytest.TempPathFactory, values_of: RunValues) -> Path:
+    """A run whose head has a closed form, and whose best network has a trained one."""
+    folder = tmp_path_factory.mktemp("closed") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "best_of", lambda history, *_: len(history) - 1)
+        patch.setattr(loop.Trainer, "_refit_epoch", lambda self: None)
+        values = values_of(folder, train={"epochs": 1}, head={"name": "multistage", "dim": 8})
+        api.fit({**values, "freeze": {"name": "full"}})
+    return folder
+
+
+@pytest.mark.parametrize("better", ["trained", "closed form"])
+def test_a_trained_head_is_replaced_only_by_a_better_one_and_the_result_says_so(
+    with_closed_head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: str
+) -> None:
+    scores = iter([0.5, 0.5 if better == "trained" else 0.6])
+    monkeypatch.setattr(loop.Trainer, "_scored", lambda *_: {"recall@1": next(scores)})
+    monkeypatch.setattr(loop.Trainer, "_refit_epoch", lambda self: None)
+    result = siamkit.prune(
+        with_closed_head, tmp_path / "small", finetune_epochs=1, train={"keep_checkpoints": 9}
+    )
+    verdict = "the trained head stays" if better == "trained" else "that one replaces it"
+    assert any(text.endswith(f"in closed form, so {verdict}") for text in result.notices)
+    first = tmp_path / "small" / "checkpoints" / "epoch-00000-step-00000000"
+    before, after = (
+        {name: t for name, t in checkpoint.load_network(folder).model.items() if "head." in name}
+        for folder in (best_of(with_closed_head), first)
+    )
+    assert before and before.keys() == after.keys()
+    assert all(before[name].equal(after[name]) for name in before) is (better == "trained")
+
+
+def best_of(run: Path) -> Path:
+    opened = OpenRun(run, api.registries)
+    return run / "checkpoints" / opened.checkpoint_name("best")
+
+
 @pytest.mark.slow
 def test_a_run_without_labels_for_each_image_is_pruned(
     tmp_path: Path, image_folder: Path, values_of: RunValues
@@ -271,10 +312,10 @@ def test_what_appears_in_the_place_during_the_pruning_is_not_replaced(
 ) -> None:
     begin = rounds.begin
 
-    def somebody_else(*args: Any) -> Any:
+    def somebody_else(*args: Any, **named: Any) -> Any:
         (tmp_path / "new").mkdir()
         (tmp_path / "new" / "notes.txt").write_text("mine")
-        return begin(*args)
+        return begin(*args, **named)
 
     monkeypatch.setattr(rounds, "begin", somebody_else)
     with pytest.raises(ConfigError, match="the run directory is not empty"):

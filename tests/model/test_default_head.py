@@ -11,7 +11,7 @@ import siamkit
 from siamkit.api.entries import load_config, registries
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Backbone
-from siamkit.model.default_head import default_head
+from siamkit.model.default_head import default_head, fallback_text
 
 
 def backbone(module: Any) -> Backbone:
@@ -20,7 +20,7 @@ def backbone(module: Any) -> Backbone:
 
 def chosen(module: Any, **sections: Any) -> dict[str, Any]:
     config = load_config(sections)
-    return default_head(config, registries()["head"], backbone(module)).model_dump()
+    return default_head(config, registries()["head"], backbone(module)).head.model_dump()
 
 
 RESNET = "timm:test_resnet"
@@ -49,6 +49,24 @@ def test_a_short_backbone_is_read_from_its_first_stage(short: nn.Module):
     head = chosen(short)
     assert (head["name"], head["stages"]) == ("multistage", len(model.stages()))
     assert head["stages"] < 4
+
+
+def test_the_reason_of_another_head_is_given(short: nn.Module, unreadable: nn.Module):
+    def why(module: Any, **sections: Any) -> str | None:
+        return default_head(load_config(sections), registries()["head"], backbone(module)).why
+
+    assert why(short) is None
+    assert "'model.pair' cannot be pooled" in (why(unreadable) or "")
+    assert "int8" in (why(RESNET, engine={"prefix": "int8"}) or "")
+    assert "recomputed" in (why(RESNET, train={"grad_checkpointing": True}) or "")
+    assert why(RESNET, engine={"prefix": "int8"}, train={"epochs": 0}) is None
+
+
+def test_the_notice_names_both_heads_and_the_reason():
+    assert fallback_text(None) == ()
+    assert fallback_text("of that") == (
+        "the head is 'residual' instead of the default 'multistage': of that",
+    )
 
 
 def test_a_backbone_whose_stages_cannot_be_read_gets_a_residual(unreadable: nn.Module):

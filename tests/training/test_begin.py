@@ -47,3 +47,20 @@ def test_tensors_of_another_network_are_refused(trained: Path, tmp_path: Path) -
     with pytest.raises(CheckpointError, match="do not fit"):
         begin(tmp_path, run.config, run.registries, splits, {"a": torch.ones(1)}, "a test")
     assert not (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_head_that_is_only_computed_is_not_inherited(
+    run_values: RunValues, tmp_path: Path, computed: bool
+) -> None:
+    """It would otherwise be kept from another network, and never computed for this one."""
+    head = {"name": "multistage", "dim": 8, **({"trained": False} if computed else {})}
+    values = run_values(train={"epochs": 1}, head=head, freeze={"name": "full"})
+    api.fit(values)
+    run = api.open_run(Path(values["run_dir"]))
+    splits = load_data(run.config.data, run.config.train.seed)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    tensors = run.checkpoint("best").model
+    begin(folder, run.config, run.registries, splits, tensors, "a test", inherited=True)
+    assert api.open_run(folder).checkpoint("last").state["inherited"] is not computed

@@ -52,6 +52,32 @@ def data_of(kind: str, folder: Path, root: Path) -> dict[str, Any]:
     return {"path": str(path), "root": str(root)}
 
 
+def test_a_run_and_its_inspection_say_why_the_head_is_not_the_usual_default(
+    run_values: Values, image_folder: Path, tmp_path: Path
+) -> None:
+    """And a run on labelled images, or with a head of the user's, says nothing."""
+    pairs = data_of("pairs", tmp_path, image_folder)
+    for changes, why in (
+        ({"data": pairs, "loss": {"name": "contrastive"}}, "pairs and triplets name no classes"),
+        ({"train": {"grad_checkpointing": True}}, "stages whose activations are recomputed"),
+        ({}, None),
+    ):
+        values = run_values(**changes)
+        values["train"]["epochs"] = 1
+        del values["head"]
+        events: list[Event] = []
+        place = tmp_path / f"run-{(why or 'usual').split()[0]}"
+        api.fit({**values, "run_dir": str(place)}, listeners=[events.append])
+        (start,) = (event.data for event in events if event.name == "run_start")
+        for notices in (start["notices"], api.inspect(values)["notices"]):
+            told = [text for text in notices if text.startswith("the head is 'residual' instead")]
+            assert [text.partition("multistage': ")[2][: len(why or "")] for text in told] == (
+                [] if why is None else [why]
+            )
+    own = api.inspect(run_values(data=pairs, loss={"name": "contrastive"}))
+    assert not any("the head is" in text for text in own["notices"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind, loss", [
     ("pairs", "contrastive"), ("pairs", "multi-similarity"), ("triplets", "triplet"),

@@ -76,6 +76,13 @@ def test_vectors_and_what_the_architecture_exempts_are_not_decayed(net: SiameseN
     assert "head.0.weight" not in undecayed
 
 
+def test_a_norm_layer_over_positions_is_not_decayed() -> None:
+    """Its scale has the shape of its input, without the batch."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 6, 6]))
+    assert net[1].weight.ndim == 3
+    assert no_decay(net) == {"0.bias", "1.weight", "1.bias"}
+
+
 def test_rates_multiply_base_stage_schedule_and_warmup() -> None:
     config = OptimizerConfig(lr=0.1, loss_lr_mult=10)
     plan = FreezePlan(frozenset(), {"layer4": 0.5})

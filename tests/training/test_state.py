@@ -5,9 +5,12 @@ from hypothesis import strategies as st
 
 from siamkit.training.seeding import derive
 from siamkit.training.state import (
+    BEFORE,
     RunState,
     below_baseline,
     best_epoch,
+    ends_trained,
+    heads_text,
     no_loss,
     out_of_patience,
 )
@@ -65,3 +68,23 @@ def test_a_run_below_its_baseline_is_told(before: float, after: float) -> None:
     assert (text is None) is (after >= before)
     if text is not None:
         assert f"m is {after:.3f} after the best epoch, and {before:.3f} with" in text
+
+
+def test_the_head_of_the_best_network_was_trained_unless_it_was_only_computed() -> None:
+    for state, trained in (
+        (RunState(best_epoch=2), True),
+        (RunState(best_epoch=2, refitted=True), False),
+        (RunState(best_epoch=BEFORE), False),
+        (RunState(best_epoch=None), False),  # the checkpoint before the first step
+        (RunState(best_epoch=BEFORE, inherited=True), True),
+        (RunState(best_epoch=None, inherited=True), True),
+    ):
+        assert ends_trained(state.to_json()) is trained
+
+
+def test_which_head_a_run_starts_from_is_told() -> None:
+    assert heads_text({}, "recall@1") is None
+    for closed, verdict in ((0.5, "the trained head stays"), (0.6, "that one replaces it")):
+        text = heads_text({"trained": 0.5, "closed form": closed}, "map@r")
+        assert text is not None and text.startswith("before the first step, map@r is 0.500 with")
+        assert text.endswith(verdict)

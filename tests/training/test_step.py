@@ -304,3 +304,7 @@ def test_an_error_without_zeros_advises_a_lower_rate_only() -> None:
     with pytest.raises(NonFiniteError) as caught:
         stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
     assert str(caught.value).endswith("; lower the learning rate (lr)")
+    stepper.first = True  # no step has used a rate
+    with pytest.raises(NonFiniteError) as caught:
+        stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
+    assert str(caught.value).endswith("; try another loss (loss)")
