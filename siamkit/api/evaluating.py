@@ -26,6 +26,7 @@ from siamkit.portable.arrays import array_of
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.cosine import vectors_of
 from siamkit.portable.model import ExportedModel
+from siamkit.runs.known_classes import known_classes
 from siamkit.runs.seen import notices_on, seen_by
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _evaluated(
     calibration = _calibration(embedder, notices)
     embeddings = _embeddings(embedder, given.inputs)
     seen = seen_by(run, given.images, which, calibration, given.entries)
-    notices += notices_on(seen)
+    notices += [*notices_on(seen), *known_classes(run, given.images)]
     threshold = None if calibration is None else calibration.threshold
     summary = summarize(embeddings, given.images, threshold=threshold, seed=seed)
     return {

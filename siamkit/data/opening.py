@@ -389,11 +389,25 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
             require_queries(splits.sets[part], source.where, name)
     if train.tuples is None:
         notices += lone_notice(train, "training", "can be a negative, but has no other positive")
+        if splits.test is not None:
+            notices += _known(train, splits.test)
         for part, name in (("val", "validation"), ("test", "test")):
             if part in splits.sets:
                 images = splits.sets[part]
                 notices += lone_notice(images, name, "is in the gallery but never a query")
     return replace(splits, notices=tuple(notices))
+
+
+def _known(train: ImageSet, test: ImageSet) -> list[str]:
+    """Return a notice if classes of the test split also train; ``how`` says it of validation."""
+    shared = len(set(train.classes) & set(test.classes))
+    if not shared:
+        return []
+    also = "also trains" if shared == 1 else "also train"
+    return [
+        f"{shared} of {plural(len(test.classes), 'test class')} {also}, so the test metrics "
+        "describe new images of known classes"
+    ]
 
 
 def _require_usable(images: ImageSet, where: str, part: str) -> None:

@@ -653,6 +653,15 @@ def test_an_image_on_both_sides_is_told_or_refused(make_images) -> None:
     assert caught.value.exit_code == 3
 
 
+def test_test_classes_that_train_are_told(make_images) -> None:
+    root = make_images(dict.fromkeys(("train/a", "train/b", "val/c", "val/d", "test/a"), 2))
+    make_images({"test/e": 2}, root)
+    notice = "1 of 2 test classes also trains, so the test metrics describe new images of known"
+    assert any(text.startswith(notice) for text in load(root).notices)
+    (root / "test/a").rename(root / "test/f")
+    assert not any("also train" in text for text in load(root).notices)
+
+
 def test_copies_on_which_a_network_is_measured_are_told(make_images) -> None:
     root = make_images({"train/a": 2, "train/b": 2, "val/c": 2, "val/d": 2, "test/e": 2})
     for name in ("train/a", "val/c"):
