@@ -188,7 +188,7 @@ class ManifestSource:
         splits = {record.split for record in self.records}
         if splits == {None}:
             return {"all": image_set(self.root, self.records)}
-        sets = {
+        sets: Parts = {
             part: image_set(self.root, (r for r in self.records if r.split == part))
             for part in ("train", "val", "test")
             if part in splits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..words import inert, plural
 from .calibration import Calibration
 from .cells import Cells
 from .cosine import pair_cosines, require_direction
+from .csv_rows import RowWriter
 from .decode import RGB, Decoding
 from .embedding import Embeds
 from .folders import listed
@@ -103,7 +103,7 @@ class PairVerdicts:
 
         A path that a spreadsheet program would take for a formula is written with ``./`` before it.
         """
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = RowWriter(stream)
         for number, row in enumerate(self.rows()):
             if not number:
                 writer.writerow(row)

@@ -46,6 +46,7 @@ _PATHS = frozenset(("path", "a", "b", "anchor", "positive", "negative"))
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 
 
+_NOT_UTF_8 = "not UTF-8, or holds U+FFFD, which stands for a character that was lost"
 _MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "undefined"))
 
 
@@ -119,7 +120,7 @@ def read_table(
             where=str(path),
             got=", ".join(repeated),
         )
-    problems += [f"row {n}: not UTF-8" for n, cells in rows if any(map(_is_damaged, cells))]
+    problems += [f"row {n}: {_NOT_UTF_8}" for n, cells in rows if any(map(_is_damaged, cells))]
     kept = [(n, cells) for n, cells in rows if any(cells) and not any(map(_is_damaged, cells))]
     whole = {
         place

@@ -40,7 +40,7 @@ def test_rows_that_cannot_be_read_are_told_by_number(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "t.csv", b"a,b\n1\n1,2,3\n\xff,2\nx,y\n"))
     assert table.problems == (
         "row 2: 1 cell, but the header has 2", "row 3: 3 cells, but the header has 2",
-        "row 4: not UTF-8",
+        "row 4: not UTF-8, or holds U+FFFD, which stands for a character that was lost",
     )  # fmt: skip
     assert [number for number, _ in table.rows] == [5]
 
