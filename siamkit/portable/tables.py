@@ -208,6 +208,7 @@ def _csv_rows(path: Path, names: Mapping[str, str]) -> Rows:
 def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
     require_unicode(path, "Parquet files")
     try:
+        import pyarrow as pa
         import pyarrow.parquet as parquet
         from pyarrow import ArrowException
     except ImportError:
@@ -225,6 +226,15 @@ def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
         wanted = KNOWN | set(names.values())
         places = [place for place, column in enumerate(header) if column in wanted]
         table = parquet.read_table(path, columns=[raw[place] for place in places])
+        used = {*names.values(), *(("path", "label") if "path" in header else ())}
+        for place, field in zip(places, table.schema, strict=True):
+            if header[place] in used and pa.types.is_nested(field.type):
+                raise DataError(
+                    f"the column {header[place]!r} holds lists or records, not texts or numbers",
+                    where=str(path),
+                    got=str(field.type),
+                    hint="write one text or number per row",
+                )
         values = [table.column(i).to_pylist() for i in range(len(places))]
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -89,6 +89,24 @@ def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
         read_table(tmp_path / "bad.parquet")
 
 
+def test_a_column_of_lists_or_records_is_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    paths, lists, records = ["a.png", "b.png"], [["x"], ["x", "y"]], [{"path": "a.png"}] * 2
+    for name, columns, names in (
+        ("label", {"path": paths, "label": lists}, {}),
+        ("path", {"path": records, "label": ["x", "y"]}, {}),
+        ("image", {"image": records, "label": ["x", "y"]}, {"path": "image"}),
+    ):
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=f"the column '{name}' holds lists or records"):
+            read_table(tmp_path / "t.parquet", names)
+    pairs = {"a": paths, "b": paths[::-1], "same": [1, 0], "label": lists}
+    pq.write_table(pa.table(pairs), tmp_path / "t.parquet")
+    assert len(read_table(tmp_path / "t.parquet").rows) == 2  # pairs have no labels
+
+
 def test_parquet_without_its_package_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
