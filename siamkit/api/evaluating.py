@@ -17,6 +17,7 @@ from siamkit.api.embedding import exported_embeddings
 from siamkit.api.images import images_of, root_of
 from siamkit.api.results import EvaluationResult
 from siamkit.checks import require_unused, whole_number
+from siamkit.data.alike_names import alike_notices
 from siamkit.data.images import ImageSet, image_set_of
 from siamkit.data.memory import label_text
 from siamkit.errors import CheckpointError, ConfigError, DataError
@@ -86,7 +87,9 @@ def evaluate(
                 hint="siamkit.evaluate(embeddings=E, labels=y)",
             )
         require_unused({**of_a_run, "root": root}, "embeddings, which need no network and no files")
-        summary = summarize(*_labelled(embeddings, labels), seed=seed)
+        vectors, images = _labelled(embeddings, labels)
+        summary = summarize(vectors, images, seed=seed)
+        summary["notices"] = [*alike_notices("class", images.classes), *summary["notices"]]
         about = {"path": "embeddings", "part": "all"}
         return EvaluationResult({"run_dir": None, "which": None, "data": about, **summary})
     if run is None:
