@@ -67,7 +67,8 @@ def calibrate(
         wanted = calibration_config(target, far)
     if data is None:
         held_out, path = _own(run, device), run.config.data.path
-        return calibrate_run(run.dir, run.best, held_out, wanted, path, seed=seed)
+        known = known_classes(run, held_out.images)
+        return calibrate_run(run.dir, run.best, held_out, wanted, path, notices=known, seed=seed)
     path = DataConfig(path=str(path_of(data, "data"))).path
     embedder = embedder_of(run, device=device)
     found = unseen_images(path, folder, run.config.data, embedder.decoding)

@@ -35,9 +35,11 @@ def known_classes(run: OpenRun | None, images: ImageSet) -> list[str]:
         known = set() if train.tuples is not None else set(train.classes) & set(images.classes)
         if known:
             total = plural(len(images.classes), "class")
-            has = "has the name" if len(known) == 1 else "have the names"
+            one = len(known) == 1
+            has = "has the name of a class" if one else "have the names of classes"
+            same = "it is" if one else "they are"
             return [
-                f"{len(known)} of the {total} {has} of classes that the run trained on; if they "
-                "are the same, the figures describe new images of known classes, not new classes"
+                f"{len(known)} of the {total} {has} that the run trained on; if {same} the same, "
+                "the figures describe new images of known classes, not new classes"
             ]
     return []

@@ -26,15 +26,21 @@ def root(tmp_path_factory: pytest.TempPathFactory, image_folder: Path, values_of
             target = root / part / folder.name
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
+    (root / "photos/val/class0").mkdir()
+    for path in (root / "mixed/class0").iterdir():
+        path.rename(root / "photos/val/class0" / path.name)
     api.fit(values_of(root / "run", data={"path": str(root / "photos")}, train={"epochs": 1}))
     return root
 
 
 def test_known_classes_are_told_by_evaluate_and_calibrate(root: Path, tmp_path: Path) -> None:
     (told,) = [n for n in api.evaluate(root / "run", root / "mixed")["notices"] if KNOWN in n]
-    assert told.startswith("4 of the 6 classes have the names")
+    assert told.startswith("3 of the 5 classes have the names")
     run = shutil.copytree(root / "run", tmp_path / "run")
     assert told in api.calibrate(run, root / "mixed").provenance.notices
+    known, chose = api.calibrate(run).provenance.notices
+    assert known.startswith("1 of the 3 classes has the name of a class that the run trained on")
+    assert chose.startswith("these images chose the best epoch")
 
 
 def test_new_classes_and_a_run_without_its_data_say_nothing(root: Path, tmp_path: Path) -> None:
