@@ -59,6 +59,11 @@ def printable(text: object) -> str:
     )
 
 
+def readable(text: str) -> str:
+    """Return ``text`` as valid Unicode: bytes of a file name that are not become escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def inert(path: str) -> str:
     """Return a path that a spreadsheet program does not take for a formula: ``./=1+1.png``.
 

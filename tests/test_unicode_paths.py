@@ -96,3 +96,17 @@ def test_what_holds_no_tensors_may_have_such_a_path(
 def test_data_with_such_a_path_is_told_what_is_wrong_with_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data: must be valid Unicode, got"):
         siamkit.fit(data=str(tmp_path / BAD), backbone="timm:test_resnet")
+
+
+def test_pages_show_images_with_such_a_path(
+    values_of: Callable[..., dict[str, Any]], image_folder: Path, tmp_path: Path
+) -> None:
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(image_folder, photos)
+    for folder in list(photos.iterdir()):
+        folder.rename(folder.with_name(f"{folder.name}{BAD}"))
+    siamkit.fit(values_of(run, data={"path": str(photos)}, train={"epochs": 1}))
+    report = siamkit.write_report(run, tmp_path / "report.html")
+    assert "r\\udcff" in Path(report["path"]).read_text()
+    sheet = siamkit.check_data(photos, model=run, output=tmp_path / "sheet.html")["output"]
+    assert Path(sheet).read_text()

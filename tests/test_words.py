@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.words import data_size, inert, plural, plural_of, short_count
+from siamkit.words import data_size, inert, plural, plural_of, readable, short_count
 
 
 @pytest.mark.parametrize("number, noun, expected", [
@@ -72,3 +72,7 @@ def test_a_count_is_within_half_a_percent(number):
     value, _, unit = short_count(number).partition(" ")
     scale = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[unit]
     assert float(value) * scale == pytest.approx(number, rel=0.0051)
+
+
+def test_text_that_is_not_valid_unicode_becomes_readable():
+    assert readable("caf\udce9 \u00e9") == "caf\\udce9 \u00e9"

@@ -19,6 +19,7 @@ from siamkit.portable.calibration import Calibration
 from siamkit.portable.folders import listed
 from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
+from siamkit.runs.known_classes import known_classes
 from siamkit.runs.open import OpenRun
 from siamkit.runs.seen import chosen_texts, seen_by, unknown_texts
 from siamkit.spelling import command
@@ -66,12 +67,14 @@ def calibrate(
         wanted = calibration_config(target, far)
     if data is None:
         held_out, path = _own(run, device), run.config.data.path
-        return calibrate_run(run.dir, run.best, held_out, wanted, path, seed=seed)
+        known = known_classes(run, held_out.images)
+        return calibrate_run(run.dir, run.best, held_out, wanted, path, notices=known, seed=seed)
     path = DataConfig(path=str(path_of(data, "data"))).path
     embedder = embedder_of(run, device=device)
     found = unseen_images(path, folder, run.config.data, embedder.decoding)
     notices = [*found.notices, *judged(found.images.samples, found.facts, embedder)]
     notices += _require_not_trained_on(run, found.images, path)
+    notices += known_classes(run, found.images)
     held_out = _embedded(run, embedder, found.part, found.images)
     return calibrate_run(run.dir, run.best, held_out, wanted, path, notices=notices, seed=seed)
 

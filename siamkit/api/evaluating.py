@@ -17,6 +17,7 @@ from siamkit.api.embedding import exported_embeddings
 from siamkit.api.images import images_of, root_of
 from siamkit.api.results import EvaluationResult
 from siamkit.checks import require_unused, whole_number
+from siamkit.data.alike_names import alike_notices
 from siamkit.data.images import ImageSet, image_set_of
 from siamkit.data.memory import label_text
 from siamkit.errors import CheckpointError, ConfigError, DataError
@@ -26,6 +27,7 @@ from siamkit.portable.arrays import array_of
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.cosine import vectors_of
 from siamkit.portable.model import ExportedModel
+from siamkit.runs.known_classes import known_classes
 from siamkit.runs.seen import notices_on, seen_by
 
 if TYPE_CHECKING:
@@ -85,7 +87,9 @@ def evaluate(
                 hint="siamkit.evaluate(embeddings=E, labels=y)",
             )
         require_unused({**of_a_run, "root": root}, "embeddings, which need no network and no files")
-        summary = summarize(*_labelled(embeddings, labels), seed=seed)
+        vectors, images = _labelled(embeddings, labels)
+        summary = summarize(vectors, images, seed=seed)
+        summary["notices"] = [*alike_notices("class", images.classes), *summary["notices"]]
         about = {"path": "embeddings", "part": "all"}
         return EvaluationResult({"run_dir": None, "which": None, "data": about, **summary})
     if run is None:
@@ -123,7 +127,7 @@ def _evaluated(
     calibration = _calibration(embedder, notices)
     embeddings = _embeddings(embedder, given.inputs)
     seen = seen_by(run, given.images, which, calibration, given.entries)
-    notices += notices_on(seen)
+    notices += [*notices_on(seen), *known_classes(run, given.images)]
     threshold = None if calibration is None else calibration.threshold
     summary = summarize(embeddings, given.images, threshold=threshold, seed=seed)
     return {

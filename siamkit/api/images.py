@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siamkit.checks import require_unused
+from siamkit.data.alike_names import alike_notices
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.inputs import is_file, samples_of
 from siamkit.data.memory import Item, content_of, items_of
@@ -98,6 +99,7 @@ def images_of(run: OpenRun | None, embedder: Prepares, data: Any, folder: Path |
     split = next(s for s in ("test", "val", "train", None) if any(i.split == s for i in items))
     chosen = [item for item in items if item.split == split]
     images = image_set_of([item.label for item in chosen])
+    notices += alike_notices("class", images.classes)
     query, gallery = _flags(i.query for i in chosen), _flags(i.gallery for i in chosen)
     images = replace(images, query=query, gallery=gallery)
     inputs = [_input(item) for item in chosen]

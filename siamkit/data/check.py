@@ -63,6 +63,8 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
 
         ``conflicts``: groups of images that have the same content but different labels.
 
+        ``copies``: groups of images of one class in one split that have the same content.
+
         ``preparation``: how a run would fit images into the network's input (``fit``), which pixel
         values would become black and white (``range``), the share of elongated images
         (``elongated``), and the share of their area that a centre crop leaves out (``lost``).
@@ -128,7 +130,7 @@ def _splits(
     source = checked.source
     empty: dict[str, Any] = {"how": None, "parts": {}, "notices": list(source.notices)}
     empty["preparation"] = None
-    empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
+    empty |= {"leaks": [], "near_duplicates": [], "conflicts": [], "copies": []}
     if not checked.facts:  # no image can be read, and ``problems`` says so already
         return empty
     try:
@@ -155,6 +157,7 @@ def _splits(
         "leaks": _groups(contents.leaks()),
         "near_duplicates": _groups(contents.near_duplicates(progress)),
         "conflicts": _groups(contents.conflicts()),
+        "copies": _groups(contents.copies()),
     }
 
 
@@ -163,6 +166,7 @@ def _warnings(report: Mapping[str, Any]) -> list[str]:
         "leaks": "two splits hold images with the same content",
         "near_duplicates": "two splits hold images that look the same",
         "conflicts": "images with the same content have different labels",
+        "copies": "a split holds the same image several times",
     }
     warnings = []
     for key, text in texts.items():

@@ -1,4 +1,4 @@
-"""Leaks: finds images that are in two splits. Metrics on these images are too optimistic.
+"""Leaks: finds images that are in two splits, or twice in one. Their metrics are too optimistic.
 
 The result lists groups, not pairs: a file with N copies gives one group of N + 1 images, not about
 N²/2 pairs.
@@ -23,6 +23,7 @@ from siamkit.data.rowkeys import each_digest
 from siamkit.errors import DataError
 from siamkit.portable.decode import RGB, Decoding, with_decoded
 from siamkit.portable.folders import listed
+from siamkit.portable.geometry import whole_pixels
 from siamkit.portable.threads import in_threads
 from siamkit.spelling import command
 from siamkit.words import plural
@@ -135,6 +136,22 @@ class Contents:
                 groups.append(Group(members))
         return groups
 
+    def copies(self) -> list[Group]:
+        """Return the groups of images that have the same content, in one set and of one class."""
+        return [g for g in self._same() if len(g.parts) == 1 and len(g.labels) == 1]
+
+    def repeated(self, part: str) -> int:
+        """Return how many images of a set have the content of another image of their class in it.
+
+        Such an image is its own nearest neighbour under another name.
+        """
+        here = np.flatnonzero(self._part == self._parts.index(part))
+        labels = [self._samples[index].label for index in here.tolist()]
+        if not labels:
+            return 0
+        _, counts = np.unique([self._number[here], labels], axis=1, return_counts=True)
+        return int(counts[counts > 1].sum())
+
     def near_duplicates(self, progress: OnProgress = no_progress) -> list[Group]:
         """Return the groups of images that look the same and are in two or more sets.
 
@@ -204,7 +221,7 @@ def _numbers(samples: Sequence[Sample], progress: OnProgress) -> NDArray[np.int6
     numbers: dict[object, int] = {}
     return np.fromiter(
         (
-            numbers.setdefault((content.get(s.path, s.path), s.box), len(numbers))
+            numbers.setdefault((content.get(s.path, s.path), whole_pixels(s.box)), len(numbers))
             for s in samples
         ),
         np.int64,
@@ -230,18 +247,18 @@ def _perceptual_hash(sample: Sample, how: Decoding) -> int:
     return with_decoded(sample.path, how, sample.box, hash_of)
 
 
-def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
+def require_apart(contents: Contents, where: str, *, strict: bool) -> list[str]:
     """Return a notice if the same image is in two splits.
 
     Args:
-        sets: The image sets by split.
+        contents: The images of all splits.
         where: The path of the data, for error messages.
         strict: Whether to raise an error instead.
 
     Raises:
-        DataError: A file cannot be read. Or the same image is in two splits, and ``strict`` is set.
+        DataError: The same image is in two splits, and ``strict`` is set.
     """
-    shared = Contents(sets).leaks()
+    shared = contents.leaks()
     if not shared:
         return []
     what = f"{plural(len(shared), 'group')} of images with the same content"
@@ -251,3 +268,21 @@ def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
         raise DataError(what + listed([str(group) for group in shared]), where=where, hint=hint)
     few = listed([str(group) for group in shared[:3]])
     return [f"{what}{few}\n  {hint}; {command('data check', 'DATA')} lists them"]
+
+
+def repeated_notices(contents: Contents, part: str, noun: str) -> list[str]:
+    """Return a notice if images of a split have copies of their class in it; none if none have.
+
+    Args:
+        contents: The images of the split, and perhaps of others.
+        part: The split, on which a network is measured.
+        noun: The name of one of its images in the notice.
+    """
+    count = contents.repeated(part)
+    if not count:
+        return []
+    return [
+        f"{plural(count, noun)} have a copy of the same class beside them, which any network "
+        "finds, so metrics are too optimistic: keep one of each; "
+        f"{command('data check', 'DATA')} lists them"
+    ]

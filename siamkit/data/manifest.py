@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from siamkit.data.alike_names import alike_notices
 from siamkit.data.images import ImageSet, Sample
 from siamkit.portable.cells import Cells
 from siamkit.portable.geometry import Box
@@ -89,7 +90,8 @@ def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple
             continue
         records.append(record)
     notices = [f"ignored columns: {', '.join(unknown)}"] if unknown else []
-    notices += missing_notices("group", (r.group for r in records if r.group))
+    groups = [record.group for record in records if record.group]
+    notices += [*missing_notices("group", groups), *alike_notices("group", groups)]
     return tuple(records), tuple(notices)
 
 

@@ -7,7 +7,6 @@ any other run.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -24,8 +23,10 @@ from siamkit.data.overlap import Content
 from siamkit.data.sources import ManifestSource, TupleSource
 from siamkit.errors import DataError, SiamkitError
 from siamkit.files import path_of, write_atomic, writing
+from siamkit.portable.csv_rows import RowWriter
 from siamkit.portable.geometry import Box
 from siamkit.portable.pictures import storable
+from siamkit.words import readable
 
 SPLITS = ("train", "val", "test")
 TABLE = "images.csv"
@@ -233,15 +234,16 @@ def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
             for number, (item, file) in enumerate(zip(items, files, strict=True))
         ]
     _require_once(items, paths)
+    _require_unicode(items, paths)
     root = root_of(paths)
     rows = [_row(item, path.relative_to(root)) for item, path in zip(items, paths, strict=True)]
     if any(row["group"] for row in rows):  # a table gives a group to every row or to none
         rows = [row | {"group": row["group"] or row["path"]} for row in rows]
     text = io.StringIO()
     columns = [column for column in _COLUMNS if any(row[column] for row in rows)]
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = RowWriter(text)
+    writer.writerow(columns)
+    writer.writerows([row[column] for column in columns] for row in rows)
     table = folder / TABLE
     write_atomic(table, text.getvalue())
     return table, root
@@ -254,9 +256,23 @@ def root_of(paths: Iterable[Path]) -> Path:
 
 def _row(item: Item, path: Path) -> dict[str, str]:
     flags = ("" if flag is None else str(int(flag)) for flag in (item.query, item.gallery))
-    cells = (path.as_posix(), item.label, item.split or "", item.group or "", *flags)
+    # Cells have no spaces around them, and "x:" starts a drive.
+    name = path.as_posix()
+    place = f"./{name}" if name[0].isspace() or name[1:2] == ":" else name
+    cells = (place, item.label, item.split or "", item.group or "", *flags)
     box = ("",) * 4 if item.box is None else map(repr, item.box)
     return dict(zip(_COLUMNS, (*cells, *box), strict=True))
+
+
+def _require_unicode(items: Sequence[Item], paths: Sequence[Path]) -> None:
+    for item, path in zip(items, paths, strict=True):
+        for text, what in ((str(path), "the path"), (item.label, "the label")):
+            if readable(text) != text:
+                raise DataError(
+                    f"{what} is not valid Unicode, as the table of a run on such data needs it",
+                    where=readable(str(path)),
+                    hint="rename the file or folder, or pass the folder of class folders alone",
+                )
 
 
 def _require_once(items: Sequence[Item], paths: Sequence[Path]) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from siamkit.config import SAMPLE, DataConfig
 from siamkit.config.base import expanded
+from siamkit.data.alike_names import alike_notices
 from siamkit.data.images import ImageSet
-from siamkit.data.leaks import require_apart
+from siamkit.data.leaks import Contents, repeated_notices, require_apart
 from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
 from siamkit.data.preparation import decoding_of
 from siamkit.data.sample import sample_dir
@@ -288,7 +289,11 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     splits = split(source, config, seed)
     sets = splits.sets
     notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
-    notices += require_apart(sets, source.where, strict=config.strict)
+    contents = Contents(sets)
+    notices += require_apart(contents, source.where, strict=config.strict)
+    for part, noun in (("val", "validation image"), ("test", "test image")):
+        if part in sets:
+            notices += repeated_notices(contents, part, noun)
     notices += [*_of_two_samples(config.path), *left_out]
     return replace(splits, notices=tuple(notices), skipped=checked.skipped, facts=checked.facts)
 
@@ -322,7 +327,12 @@ def _about(source: Source) -> list[str]:
     """Return the notices about a source that apply to both training and evaluation."""
     labelled = [images for images in source.parts().values() if images.tuples is None]
     names = (images.classes[sample.label] for images in labelled for sample in images.samples)
-    return [*source.notices, *missing_notices("class", names)]
+    classes = (name for images in labelled for name in images.classes)
+    return [
+        *source.notices,
+        *missing_notices("class", names),
+        *alike_notices("class", classes),
+    ]
 
 
 def _require_whole(source: Source, *, strict: bool) -> list[str]:
@@ -379,11 +389,25 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
             require_queries(splits.sets[part], source.where, name)
     if train.tuples is None:
         notices += lone_notice(train, "training", "can be a negative, but has no other positive")
+        if splits.test is not None:
+            notices += _known(train, splits.test)
         for part, name in (("val", "validation"), ("test", "test")):
             if part in splits.sets:
                 images = splits.sets[part]
                 notices += lone_notice(images, name, "is in the gallery but never a query")
     return replace(splits, notices=tuple(notices))
+
+
+def _known(train: ImageSet, test: ImageSet) -> list[str]:
+    """Return a notice if classes of the test split also train; ``how`` says it of validation."""
+    shared = len(set(train.classes) & set(test.classes))
+    if not shared:
+        return []
+    also = "also trains" if shared == 1 else "also train"
+    return [
+        f"{shared} of {plural(len(test.classes), 'test class')} {also}, so the test metrics "
+        "describe new images of known classes"
+    ]
 
 
 def _require_usable(images: ImageSet, where: str, part: str) -> None:
@@ -451,4 +475,5 @@ def unseen_images(
     name = "all" if part in ("all", "train") else source.name_of(part)
     notices = [*_about(source), *_require_whole(source, strict=False)]
     notices += [*_of_two_samples(path), *left_out]
+    notices += repeated_notices(Contents({part: parts[part]}), part, "image")
     return Unseen(parts[part], name, checked.facts, tuple(notices))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamkit.data.images import Sample
+from siamkit.portable.geometry import whole_pixels
 from siamkit.portable.threads import in_threads
 
 
@@ -31,8 +32,9 @@ Image = Sample | Content
 def found_in(images: Sequence[Image], known: Sequence[Sample]) -> list[bool | None]:
     """Return for each image whether it is one of the known images.
 
-    Two images are the same if they have the same box, and the same file or files with the same
-    content. A file is read only if its size equals that of a file of the other set.
+    Two images are the same if they have the same file, or files with the same content, and their
+    boxes cut out the same pixels. A file is read only if its size equals that of a file of the
+    other set.
 
     Args:
         images: The images.
@@ -42,15 +44,17 @@ def found_in(images: Sequence[Image], known: Sequence[Sample]) -> list[bool | No
         For each image, True if it is known and False if it is not. None if it was not found, but
         its file or one of the known files cannot be read.
     """
-    places = {(_place(sample), sample.box) for sample in known}
-    same_place = [isinstance(i, Sample) and (_place(i), i.box) in places for i in images]
+    places = {(_place(sample), whole_pixels(sample.box)) for sample in known}
+    same_place = [
+        isinstance(i, Sample) and (_place(i), whole_pixels(i.box)) in places for i in images
+    ]
     left = [image for image, same in zip(images, same_place, strict=True) if not same]
     ours, theirs = _sizes(left), _sizes(known)
     shared = set(_lengths(left, ours)) & set(theirs.values()) - {None}
     read = {path for sizes in (ours, theirs) for path, size in sizes.items() if size in shared}
     content = dict(zip(read, in_threads(_sha256, list(read)), strict=True))
     contents = {
-        (content[sample.path], sample.box)
+        (content[sample.path], whole_pixels(sample.box))
         for sample in known
         if content.get(sample.path) is not None
     }
@@ -60,7 +64,7 @@ def found_in(images: Sequence[Image], known: Sequence[Sample]) -> list[bool | No
         if isinstance(image, Content):
             return True if (image.sha256, None) in contents else (False if complete else None)
         own = content.get(image.path)
-        if own is not None and (own, image.box) in contents:
+        if own is not None and (own, whole_pixels(image.box)) in contents:
             return True
         return False if complete and ours[image.path] is not None else None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from siamkit.data.class_folders import class_images
+from siamkit.data.class_folders import class_images, structure_notices
 from siamkit.data.images import ImageSet
 from siamkit.data.manifest import SPLITS, Record, image_set
 from siamkit.data.splits import (
@@ -100,14 +100,15 @@ class FolderSource:
     @property
     def notices(self) -> tuple[str, ...]:
         """Notices about the files and folders that were ignored."""
-        folders = _split_folders(self.scan).values() or (None,)
+        folders: Collection[str | None] = list(_split_folders(self.scan).values()) or [None]
         loose = {str(self.scan.root / (f or "")): self.scan.loose(f) for f in folders}
         ignored = (
             f"ignored {plural(number, 'image')} outside class folders: {folder}"
             for folder, number in loose.items()
             if number
         )
-        return (*self.scan.notices, *ignored)
+        about = (text for folder in folders for text in structure_notices(self.scan, folder))
+        return (*self.scan.notices, *ignored, *about)
 
     def files(self) -> dict[Path, Box | None]:
         """Map each image file to None, because no file has boxes."""
@@ -187,11 +188,15 @@ class ManifestSource:
         splits = {record.split for record in self.records}
         if splits == {None}:
             return {"all": image_set(self.root, self.records)}
-        return {
+        sets: Parts = {
             part: image_set(self.root, (r for r in self.records if r.split == part))
             for part in ("train", "val", "test")
             if part in splits
         }
+        # Tables often give roles to the test images only.
+        if "val" in sets and not any((*(sets["val"].query or ()), *(sets["val"].gallery or ()))):
+            sets["val"] = replace(sets["val"], query=None, gallery=None)
+        return sets
 
     def split_groups(self) -> list[str]:
         """Return the groups that are in more than one split."""

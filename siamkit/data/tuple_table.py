@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from siamkit.data.alike_names import alike_notices
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.manifest import read_split
 from siamkit.errors import DataError
@@ -148,6 +149,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
     if repeated:
         notices.append(f"left out {plural(repeated, 'repeated row')}")
     notices += missing_notices("group", groups, "triplet" if triplets else "pair")
+    notices += alike_notices("group", groups)
     known = TupleTable(
         tuple(rows),
         tuple(numbers),

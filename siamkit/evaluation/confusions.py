@@ -34,14 +34,19 @@ class Confusion:
 def confusions(near: Neighbourhood, labels: Ints, most: int) -> list[Confusion]:
     """Return the pairs of classes that are confused most often, the most frequent first.
 
+    An image of another class that is as near as one of the query's own class counts too, whatever
+    the order of the images.
+
     Args:
         near: The neighbours of the images. Queries that can be right (``findable``) count.
         labels: ``[N]``, the class of each image.
         most: The largest number of pairs.
     """
-    nearest = near.nearest[:, 0]
+    # Of equally near images, the first of another class; the query's own class says nothing.
+    foreign = (labels[near.nearest] != labels[:, None]) & (near.scores == near.scores[:, :1])
+    nearest = near.nearest[np.arange(len(labels)), foreign.argmax(axis=1)]
     queries = np.bincount(labels[near.findable], minlength=int(labels.max()) + 1)
-    wrong = np.flatnonzero(near.findable & (labels != labels[nearest]))
+    wrong = np.flatnonzero(near.findable & foreign.any(axis=1))
     # The most similar first, so that the first pair of two classes is their example.
     wrong = wrong[np.argsort(-near.scores[wrong, 0], kind="stable")]
     counts: dict[tuple[int, int], int] = {}

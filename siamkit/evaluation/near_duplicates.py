@@ -16,7 +16,7 @@ _ENOUGH = 0.1
 
 @dataclass(frozen=True)
 class Twins:
-    """Two images that are nearest to each other.
+    """Two images that are nearest to each other; others may be as near.
 
     Attributes:
         first: The index of one image.
@@ -46,6 +46,8 @@ def limit_of(embeddings: NDArray[Any], copies: NDArray[Any]) -> float:
 def near_duplicates(embeddings: NDArray[Any], limit: float) -> list[Twins]:
     """Return the pairs of images that are each other's nearest, the most similar first.
 
+    Of several images that are equally near, such as copies, each is paired with the first.
+
     Args:
         embeddings: ``[N, E]`` with N >= 2, normalised or not.
         limit: The least similarity of a pair.
@@ -56,6 +58,8 @@ def near_duplicates(embeddings: NDArray[Any], limit: float) -> list[Twins]:
     # An image's nearest is itself or, among equal images, one with a lower index.
     place = np.where(indices[:, 0] == here, 1, 0)
     partner, score = indices[here, place], scores[here, place]
-    mutual = (partner[partner] == here) & (here < partner) & (score >= limit)
-    pairs = [Twins(int(i), int(partner[i]), float(score[i])) for i in np.flatnonzero(mutual)]
-    return sorted(pairs, key=lambda pair: (-pair.score, pair.first))
+    # No image is nearer to the partner, although another one may be as near.
+    mutual = ((partner[partner] == here) | (score[partner] <= score)) & (score >= limit)
+    ends = {tuple(sorted((int(i), int(partner[i])))): i for i in np.flatnonzero(mutual)}
+    pairs = [Twins(first, second, float(score[i])) for (first, second), i in ends.items()]
+    return sorted(pairs, key=lambda pair: (-pair.score, pair.first, pair.second))

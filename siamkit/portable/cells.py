@@ -37,19 +37,22 @@ class Cells:
         if _URL.match(cell):
             self.wrong(number, f"{column} is a URL, not the path of a downloaded file: {cell}")
             return None
-        if key.is_absolute() or (len(cell) > 1 and cell[1] == ":"):
+        target = self.root / key
+        if key.is_absolute():
             self.wrong(number, f"{column} must be a relative path: {cell}")
             return None
         if ".." in key.parts:
             self.wrong(number, f"{column} leads out of the folder: {cell}")
             return None
-        target = self.root / key
         try:
             if not target.resolve().is_relative_to(self.root):
                 self.wrong(number, f"{column} is a link out of the folder: {cell}")
                 return None
         except (OSError, RuntimeError) as error:
             self.wrong(number, f"{column} cannot be followed: {error}")
+            return None
+        if cell[1:2] == ":" and not target.exists():  # a drive, unless a folder has such a name
+            self.wrong(number, f"{column} must be a relative path: {cell}")
             return None
         if "\\" in cell and not target.exists():
             slashes = cell.replace("\\", "/")

@@ -25,7 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from ..errors import DataError, SiamkitError
 from .depth import is_deep_grey, require_range, to_eight_bit
-from .geometry import Box
+from .geometry import Box, whole_pixels
 from .pixel_budget import Claim, decoded_at_once
 from .preprocessing import MAX_PIXELS, Preprocessing, ValueRange
 from .together import Together
@@ -237,9 +237,8 @@ def pixels_of(
     if is_deep_grey(image):
         image = to_eight_bit(image, how.value_range, where)
     image = _to_mode(image, _MODES[how.channels])
-    if box is not None:
-        left, top, right, bottom = box
-        image = image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
+    if (pixels := whole_pixels(box)) is not None:
+        image = image.crop(pixels)
     return image, oriented
 
 

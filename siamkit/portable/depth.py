@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -72,7 +74,7 @@ def to_eight_bit(image: Image.Image, value_range: ValueRange, where: str) -> Ima
         white = 2**bits - 1
         largest = int(values.max())
         if values.min() < 0 or largest > 65535:
-            raise _no_range(where, "32-bit integers")
+            raise _no_range(where, "32-bit integers", "[BLACK,WHITE]")
         if largest > white:
             raise DataError(
                 f"has values that do not fit into the {bits} bits of the other images",
@@ -90,10 +92,10 @@ def to_eight_bit(image: Image.Image, value_range: ValueRange, where: str) -> Ima
     return scaled
 
 
-def _no_range(where: str, what: str) -> DataError:
+def _no_range(where: str, what: str, ends: Any = (0, 1)) -> DataError:
     return DataError(
         f"the pixels are {what}, for which black and white are not defined",
         where=where,
         allowed="8 or 16 bits per channel",
-        hint=f"state black and white with {setting('data.range', [0, 1])}, or convert the file",
+        hint=f"state black and white with {setting('data.range', ends)}, or convert the file",
     )

@@ -22,6 +22,7 @@ from ..files import fsync, open_regular, reading, require_unicode, writing
 from ..spelling import argument
 from .arrays import mapped
 from .cosine import require_finite
+from .csv_rows import RowWriter
 from .embedding import BATCH_SIZE, Embeds
 from .filling import HINT, OnProgress, fill, working, workplace
 from .inputs import files_of
@@ -225,7 +226,7 @@ def _write_list(path: Path, images: Sequence[Path]) -> Path:
         writing(path, HINT),
         path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = RowWriter(file)
         writer.writerow([_HEADER])
         writer.writerows([str(image)] for image in images)
     return path

@@ -6,6 +6,7 @@ aspect ratio.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,13 @@ class Region(NamedTuple):
     top: float
     right: float
     bottom: float
+
+
+def whole_pixels(box: Box | None) -> tuple[int, int, int, int] | None:
+    """Return a box, widened to the whole pixels that are cut out for it."""
+    if box is None:
+        return None
+    return int(box[0]), int(box[1]), math.ceil(box[2]), math.ceil(box[3])
 
 
 def kept_by_crop(size: Size, target: Size) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from ..words import inert, plural
 from .calibration import Calibration
 from .cells import Cells
 from .cosine import pair_cosines, require_direction
+from .csv_rows import RowWriter
 from .decode import RGB, Decoding
 from .embedding import Embeds
 from .folders import listed
@@ -38,10 +38,12 @@ class ListedPairs:
     Attributes:
         rows: The two paths of each pair, relative to the folder of the list.
         same: Whether each pair shows one class, as the list says; None if it doesn't.
+        notices: Notices about the list.
     """
 
     rows: tuple[tuple[str, str], ...]
     same: tuple[bool, ...] | None
+    notices: tuple[str, ...] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -57,7 +59,7 @@ class PairVerdicts:
         pairs: The pairs, as listed.
         scores: ``[P]``, the cosine similarity of each pair.
         calibration: The calibration that decides.
-        notices: Notices about the images; see :func:`.judge_files`.
+        notices: Notices about the list, and about the images; see :func:`.judge_files`.
     """
 
     pairs: ListedPairs
@@ -103,7 +105,7 @@ class PairVerdicts:
 
         A path that a spreadsheet program would take for a formula is written with ``./`` before it.
         """
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = RowWriter(stream)
         for number, row in enumerate(self.rows()):
             if not number:
                 writer.writerow(row)
@@ -157,7 +159,7 @@ def read_pairs(file: Path, how: Decoding = RGB) -> ListedPairs:
         DataError: The file or some rows cannot be used. The message lists the rows by number.
     """
     table = read_table(file)
-    require_columns(table, COLUMNS, ("same",))
+    ignored = require_columns(table, COLUMNS, ("same",))
     cells = Cells(_root(file))
     has_same = "same" in table.columns
     first_row: dict[str, int] = {}
@@ -182,7 +184,29 @@ def read_pairs(file: Path, how: Decoding = RGB) -> ListedPairs:
         raise DataError(f"{count}:{listed(problems)}", where=str(file))
     if not rows:
         raise DataError("the list has no pairs", where=str(file))
-    return ListedPairs(tuple(rows), tuple(same) if has_same else None)
+    notices = [f"ignored columns: {', '.join(ignored)}"] if ignored else []
+    notices += _doubtful(rows, same) if has_same else []
+    return ListedPairs(tuple(rows), tuple(same) if has_same else None, tuple(notices))
+
+
+def _doubtful(rows: Sequence[tuple[str, str]], same: Sequence[bool]) -> list[str]:
+    """Return notices about pairs that make the error rates of a list say less than they seem to."""
+    flags: dict[tuple[str, ...], set[bool]] = {}
+    for row, flag in zip(rows, same, strict=True):
+        flags.setdefault(tuple(sorted(row)), set()).add(flag)
+    notices = []
+    if both := [pair for pair, found in flags.items() if len(found) > 1]:
+        verb = "is" if len(both) == 1 else "are"
+        notices.append(
+            f"{plural(len(both), 'pair')} {verb} listed as same and as different, so one of the "
+            f"rows counts as an error: {both[0][0]} and {both[0][1]}"
+        )
+    if own := sum(a == b for a, b in rows):
+        compares = "compares" if own == 1 else "compare"
+        notices.append(
+            f"{plural(own, 'pair')} {compares} an image with itself, which any network accepts"
+        )
+    return notices
 
 
 def _root(file: Path) -> Path:
@@ -203,7 +227,8 @@ def verify_pairs(embedder: Embeds, pairs: ListedPairs, file: Path) -> PairVerdic
     """
     calibration = embedder.calibration  # before the embedding, which takes time: it may be missing
     root = _root(file)
-    notices = judge_files([root / name for name in pairs.paths], embedder)
+    about = judge_files([root / name for name in pairs.paths], embedder)
+    notices = [*pairs.notices, *about]
     return PairVerdicts(pairs, pair_scores(embedder, pairs, root), calibration, tuple(notices))
 
 

@@ -46,6 +46,7 @@ _PATHS = frozenset(("path", "a", "b", "anchor", "positive", "negative"))
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 
 
+_NOT_UTF_8 = "not UTF-8, or holds U+FFFD, which stands for a character that was lost"
 _MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "undefined"))
 
 
@@ -119,7 +120,7 @@ def read_table(
             where=str(path),
             got=", ".join(repeated),
         )
-    problems += [f"row {n}: not UTF-8" for n, cells in rows if any(map(_is_damaged, cells))]
+    problems += [f"row {n}: {_NOT_UTF_8}" for n, cells in rows if any(map(_is_damaged, cells))]
     kept = [(n, cells) for n, cells in rows if any(cells) and not any(map(_is_damaged, cells))]
     whole = {
         place
@@ -207,6 +208,7 @@ def _csv_rows(path: Path, names: Mapping[str, str]) -> Rows:
 def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
     require_unicode(path, "Parquet files")
     try:
+        import pyarrow as pa
         import pyarrow.parquet as parquet
         from pyarrow import ArrowException
     except ImportError:
@@ -224,6 +226,15 @@ def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
         wanted = KNOWN | set(names.values())
         places = [place for place, column in enumerate(header) if column in wanted]
         table = parquet.read_table(path, columns=[raw[place] for place in places])
+        used = {*names.values(), *(("path", "label") if "path" in header else ())}
+        for place, field in zip(places, table.schema, strict=True):
+            if header[place] in used and pa.types.is_nested(field.type):
+                raise DataError(
+                    f"the column {header[place]!r} holds lists or records, not texts or numbers",
+                    where=str(path),
+                    got=str(field.type),
+                    hint="write one text or number per row",
+                )
         values = [table.column(i).to_pylist() for i in range(len(places))]
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

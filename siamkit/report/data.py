@@ -32,6 +32,7 @@ def data_report(report: Json) -> RenderableType:
         ("leaks", "the same image in two splits", "part"),
         ("near_duplicates", "nearly the same image in two splits", "part"),
         ("conflicts", "the same image with two labels", "class"),
+        ("copies", "the same image several times in one split", "part"),
     ):
         parts += _listed(title, [_group(group, apart) for group in report[key]])
     suspects = report["suspects"]
@@ -124,9 +125,9 @@ def _unreadable(bad: Json) -> str:
 
 
 def _group(group: Json, apart: str) -> str:
-    """Return the text of a group: two images that differ in ``apart``, and how many more."""
+    """Return the text of a group: two images, that differ in ``apart`` if any do, and the rest."""
     first, *rest = group["members"]
-    other = next(member for member in rest if member[apart] != first[apart])
+    other = next((member for member in rest if member[apart] != first[apart]), rest[0])
     ends = " and ".join(f"{member['key']} ({member[apart]})" for member in (first, other))
     more = group["images"] - 2
     return ends + (f", and {plural(more, 'more image')}" if more else "")

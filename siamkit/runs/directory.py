@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import json
@@ -32,11 +31,12 @@ from siamkit.files import (
     writing,
 )
 from siamkit.json_files import read_json, sealed, write_json, write_sealed
+from siamkit.portable.csv_rows import RowWriter
 from siamkit.portable.manifest import is_export
 from siamkit.registry import Provider
 from siamkit.runs.checkpoint import newest_first, start_again
 from siamkit.spelling import command, setting
-from siamkit.words import inert
+from siamkit.words import inert, readable
 
 
 def run_around(path: Path) -> Path | None:
@@ -260,12 +260,10 @@ class RunDir:
     def write_quarantine(self, skipped: Sequence[tuple[str, str]]) -> None:
         """Write the unreadable images that were left out to ``quarantine.csv``."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = RowWriter(text)
         writer.writerow(("path", "problem"))
         writer.writerows((inert(path), problem) for path, problem in skipped)
-        # A file name may not be valid Unicode.
-        readable = text.getvalue().encode(errors="backslashreplace").decode()
-        write_atomic(self.quarantine, readable)
+        write_atomic(self.quarantine, readable(text.getvalue()))
 
     @contextmanager
     def locked(self) -> Iterator[str | None]:

@@ -193,7 +193,7 @@ def _run_images(run: OpenRun, part: str) -> Known:
                 return kept.images.samples, ""
     before = run.digest_of(part)
     images, why = None, ""
-    for read in (_listed, _usable):
+    for read in (listed_splits, _usable):
         try:
             images = read(run).sets.get(part)
         except SiamkitError as error:
@@ -205,7 +205,7 @@ def _run_images(run: OpenRun, part: str) -> Known:
     return (images.samples if images else ()), why
 
 
-def _listed(run: OpenRun) -> Splits:
+def listed_splits(run: OpenRun) -> Splits:
     """Split all images of a run's data: one that has become unreadable hides no other image."""
     data = run.config.data
     return split(open_source(data.path, data.root, data.columns), data, run.config.train.seed)

@@ -135,3 +135,9 @@ def test_an_exported_model_takes_no_arguments_of_a_run(
         siamkit.evaluate(model, image_folder, device="cpu")
     with pytest.raises(ConfigError, match="data: is missing: an embedder or an exported model has"):
         siamkit.evaluate(exported_run[1])
+
+
+def test_labels_that_are_written_in_two_ways_are_told(vectors: np.ndarray) -> None:
+    labels = ["Anna", *["anna"] * 49, *["ben"] * 50]
+    found = siamkit.evaluate(embeddings=vectors, labels=labels)["notices"]
+    assert found[0].startswith("2 classes have names that differ only in case")

@@ -241,7 +241,8 @@ def test_shapes_and_depths_are_told_for_every_part(
     assert "notice: the centre crop leaves out 75% of the area of 8 of 16 test images; " in text
     assert "notice: the values of 8 images of 16 bits end at" in text and "read as 12 bits" in text
     assert check(tmp_path, "--set", "data.range=full", "--set", "data.fit=squash", "--json") == 0
-    [notice] = json.loads(capsys.readouterr().out)["notices"]
+    known, notice = json.loads(capsys.readouterr().out)["notices"]
+    assert "test classes also train" in known
     assert notice.startswith("the values of 8 test images of more than 8 bits end at")
 
 

@@ -80,6 +80,16 @@ def test_pairs_triplets_and_roles_are_counted(people: Path, tmp_path: Path) -> N
     assert (parts["train"]["query"], parts["train"]["gallery"]) == (0, 0)
 
 
+def test_copies_within_a_class_are_told(make_images, tmp_path: Path) -> None:
+    root = make_images({"train/a": 2, "train/b": 2, "val/c": 2, "val/d": 2})
+    shutil.copy(root / "val/c/0.png", root / "val/c/copy.png")
+    report = checked(root)
+    [copies] = report["copies"]
+    assert [m["key"] for m in copies["members"]] == ["val/c/0.png", "val/c/copy.png"]
+    assert report["warnings"] == ["2 images in 1 group: a split holds the same image several times"]
+    assert (report["problems"], checked(root, strict=True)["problems"]) == ([], [])
+
+
 def test_copies_are_groups_with_their_parts_and_labels(make_images, tmp_path: Path) -> None:
     root = make_images({"train/a": 2, "train/b": 2, "val/c": 2, "val/d": 2})
     shutil.copy(root / "train/a/0.png", root / "val/c/copy.png")

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from siamkit.data import leaks
 from siamkit.data.images import ImageSet, Sample, Tuples
-from siamkit.data.leaks import Contents, Group, require_apart
+from siamkit.data.leaks import Contents, Group, repeated_notices, require_apart
 from siamkit.errors import DataError
 
 
@@ -64,7 +64,7 @@ def test_many_copies_take_time_and_memory_in_proportion(tmp_path: Path) -> None:
     assert (len(leak), len(conflict), near) == (2 * copies, 2 * copies, [])
     assert len(conflict.labels) == 100
     assert peak < 40e6  # bytes; the pairs would be 400 million
-    [notice] = require_apart(sets, "data", strict=False)
+    [notice] = require_apart(Contents(sets), "data", strict=False)
     assert "1 group of images" in notice and "and 39998 more images" in notice
     assert len(notice) < 500
 
@@ -123,15 +123,15 @@ def test_strict_makes_a_leak_an_error(tmp_path: Path) -> None:
         part: image_set(tmp_path, part, {f"{i}.png": picture(i) for i in range(12)})
         for part in ("train", "test")
     }
-    [notice] = require_apart(sets, "data", strict=False)
+    [notice] = require_apart(Contents(sets), "data", strict=False)
     assert (
         notice.startswith("12 groups of images with the same content are in two splits")
         and "... and" not in notice
     )
     assert notice.count("\n") == 4, "three of the groups, and where to see all"
     with pytest.raises(DataError, match=r"(?s)data: 12 groups of images.*\.\.\. and 2 more"):
-        require_apart(sets, "data", strict=True)
-    assert require_apart({"train": sets["train"]}, "data", strict=True) == []
+        require_apart(Contents(sets), "data", strict=True)
+    assert require_apart(Contents({"train": sets["train"]}), "data", strict=True) == []
 
 
 def test_what_looks_the_same_is_found(tmp_path: Path) -> None:
@@ -172,3 +172,33 @@ def test_near_copies_of_one_image_are_one_group(tmp_path: Path) -> None:
     [group] = Contents({"train": train, "val": val}).near_duplicates()
     assert len(group) == 14 and group.parts == ["train", "val"]
     assert Contents({"train": train}).near_duplicates() == []
+
+
+def test_copies_within_a_split_are_found_and_counted(tmp_path: Path) -> None:
+    pictures = {"1.png": picture(1), "2.png": picture(1), "3.png": picture(1), "4.png": picture(2)}
+    train = image_set(tmp_path, "train", {"x.png": picture(3), "y.png": picture(2)})
+    val = image_set(tmp_path, "val", pictures)
+    contents = Contents({"train": train, "val": val})
+    assert keys(contents.copies()) == [{"val/1.png", "val/2.png", "val/3.png"}]
+    assert (contents.repeated("train"), contents.repeated("val")) == (0, 3)
+    (notice,) = repeated_notices(contents, "val", "validation image")
+    assert notice.startswith("3 validation images have a copy of the same class beside them")
+    assert repeated_notices(contents, "train", "image") == []
+
+
+def test_copies_of_another_class_are_conflicts_only(tmp_path: Path) -> None:
+    val = image_set(tmp_path, "val", {"1.png": picture(1), "2.png": picture(1)})
+    samples = (val.samples[0], replace(val.samples[1], label=1))
+    contents = Contents({"val": ImageSet(samples, ("a", "b"))})
+    assert (contents.copies(), contents.repeated("val"), len(contents.conflicts())) == ([], 0, 1)
+
+
+def test_boxes_that_cut_out_the_same_pixels_are_one_image(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "p.png")
+    sets = {
+        part: ImageSet((Sample(tmp_path / "p.png", 0, f"p.png#{part}", box),), ("a",))
+        for part, box in (("train", (0.2, 0, 20, 30)), ("val", (0.7, 0.1, 19.5, 30)),
+                          ("test", (0, 0, 21, 30)))
+    }  # fmt: skip
+    [leak] = Contents(sets).leaks()
+    assert leak.parts == ["train", "val"]

@@ -319,3 +319,26 @@ def test_a_mapping_of_data_has_splits_as_keys(
 def test_a_mapping_of_known_splits_is_read(keys: tuple[str, ...], training: bool) -> None:
     data = {key: [(np.zeros((4, 4), np.uint8), "a")] for key in keys}
     assert [item.split for item in items_of(data, [], training=training)] == list(keys)
+
+
+@pytest.mark.parametrize("name", [" cats", "dogs ", "x:y", "a\\b", "a\rb", "a\nb", "=1+1", 'a"b'])
+def test_folders_of_odd_names_are_read_back(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    paths = [tmp_path / name / f"{number}.png" for number in range(2)]
+    for path in paths:
+        Image.fromarray(RGB).save(path)
+    inside = write_items([Item(path, name) for path in paths], tmp_path / "run")
+    beside = write_items([Item(path, name) for path in (*paths, RGB)], tmp_path / "other")
+    for table, root in (inside, beside):
+        (images,) = open_source(str(table), root).parts().values()
+        assert images.classes == (name.strip(),)
+        assert all(sample.path.is_file() for sample in images.samples)
+
+
+@pytest.mark.parametrize(("name", "label"), [("r\udcff.png", "a"), ("r.png", "a\udcff")])
+def test_what_a_table_cannot_hold_is_told(tmp_path: Path, name: str, label: str) -> None:
+    Image.fromarray(RGB).save(tmp_path / "0.png")
+    (tmp_path / "0.png").rename(tmp_path / name)
+    with pytest.raises(DataError, match="is not valid Unicode, as the table") as caught:
+        write_items([Item(tmp_path / name, label)], tmp_path / "run")
+    assert str(caught.value).encode()

@@ -165,6 +165,17 @@ def test_roles_may_be_given_for_the_test_images_alone(people: Path, blank: str) 
     assert splits.test is not None and sum(splits.test.query or ()) == 4
 
 
+def test_validation_images_need_no_roles_where_test_images_have_them(people: Path) -> None:
+    rows = [
+        (name, label, part, int(part == "test"), int(part == "test"))
+        for name, label in rows_of(people)
+        for part in ["train" if label < "c4" else "val" if label < "c6" else "test"]
+    ]
+    splits = load(table(people / "m.csv", "path,label,split,is_query,is_gallery", rows))
+    assert (splits.val.query, splits.val.gallery) == (None, None)
+    assert splits.test is not None and splits.test.query == (True,) * 8
+
+
 def test_one_column_of_roles_alone_counts(people: Path) -> None:
     rows = [(p, label, int(p[-5] > "0")) for p, label in rows_of(people)]
     splits = load(table(people / "m.csv", "path,label,is_gallery", rows))
@@ -464,6 +475,30 @@ def test_names_that_look_like_missing_values_are_said(people: Path, make_images)
 # --- tables whose paths or names are not ours -----------------------------------------------------
 
 
+def test_classes_and_groups_that_are_written_in_two_ways_are_said(people: Path) -> None:
+    rows = [(name, "c1 " if name == "c2/0.png" else label.upper() if name == "c3/0.png" else label)
+            for name, label in rows_of(people)]  # fmt: skip
+    table(people / "m.csv", "path,label", rows)
+    (notice,) = [text for text in load(people / "m.csv").notices if "written in several" in text]
+    assert notice.endswith("'C3' and 'c3'")
+    assert notice in unseen_images(str(people / "m.csv")).notices
+    grouped = [(name, label, "P1" if name < "c4" else "p1") for name, label in rows_of(people)]
+    table(people / "g.csv", "path,label,group", grouped)
+    assert any("2 groups have names" in text for text in open_source(str(people / "g.csv")).notices)
+    pairs = [(f"c{i}/0.png", f"c{i}/1.png", 1, "w" if i else "W") for i in range(8)]
+    table(people / "p.csv", "a,b,same,group", pairs)
+    assert any("2 groups have names" in text for text in open_source(str(people / "p.csv")).notices)
+
+
+def test_class_folders_whose_place_is_not_clear_are_said(make_images) -> None:
+    root = make_images({f"{part}/c{i}": 2 for part in ("train", "dev") for i in range(4)})
+    assert any("8 class folders in different folders" in text for text in load(root).notices)
+    make_images({"train/c1/old": 1}, root)
+    (root / "dev").rename(root / "val")
+    (inside,) = [text for text in open_source(str(root)).notices if "class folder" in text]
+    assert inside.endswith("c1/old in c1")
+
+
 def test_files_that_cannot_be_used_are_told_with_their_rows(people: Path) -> None:
     import os
 
@@ -616,6 +651,27 @@ def test_an_image_on_both_sides_is_told_or_refused(make_images) -> None:
     ) as caught:
         load(root, strict=True)
     assert caught.value.exit_code == 3
+
+
+def test_test_classes_that_train_are_told(make_images) -> None:
+    root = make_images(dict.fromkeys(("train/a", "train/b", "val/c", "val/d", "test/a"), 2))
+    make_images({"test/e": 2}, root)
+    notice = "1 of 2 test classes also trains, so the test metrics describe new images of known"
+    assert any(text.startswith(notice) for text in load(root).notices)
+    (root / "test/a").rename(root / "test/f")
+    assert not any("also train" in text for text in load(root).notices)
+
+
+def test_copies_on_which_a_network_is_measured_are_told(make_images) -> None:
+    root = make_images({"train/a": 2, "train/b": 2, "val/c": 2, "val/d": 2, "test/e": 2})
+    for name in ("train/a", "val/c"):
+        (root / name / "copy.png").write_bytes((root / name / "0.png").read_bytes())
+    make_images({"test/f": 2}, root)
+    (told,) = [text for text in load(root).notices if "copy" in text]
+    assert told.startswith("2 validation images have a copy of the same class beside them")
+    assert not any("copy" in text for text in unseen_images(str(root)).notices)
+    (told,) = [text for text in unseen_images(str(root / "val")).notices if "copy" in text]
+    assert told.startswith("2 images have a copy of the same class beside them")
 
 
 def test_a_source_is_named_for_what_it_is(people: Path) -> None:

@@ -34,6 +34,15 @@ def test_two_boxes_of_one_file_are_two_images(tmp_path: Path) -> None:
     assert found_in(images, known) == [True, False, False, True, False, False]
 
 
+def test_boxes_that_cut_out_the_same_pixels_are_one_image(tmp_path: Path) -> None:
+    a, copy = tmp_path / "a", tmp_path / "copy"
+    for path in (a, copy):
+        path.write_text("one")
+    known = [sample(a, (0.0, 0.0, 4.0, 4.0))]
+    images = [sample(path, (0.5, 0.0, 3.5, 4.0)) for path in (a, copy)]
+    assert found_in([*images, sample(a, (0.5, 0.0, 4.5, 4.0))], known) == [True, True, False]
+
+
 def test_what_is_out_of_reach_is_not_known(tmp_path: Path) -> None:
     a, gone = tmp_path / "a", tmp_path / "gone"
     a.write_text("one")

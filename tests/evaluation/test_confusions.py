@@ -63,3 +63,12 @@ def test_only_queries_count():
 def test_no_confusion_is_no_entry():
     labels = np.array([0, 0, 1, 1])
     assert confusions(neighbourhood(unit(0, 1, 90, 91), labels, 1), labels, 9) == []
+
+
+def test_equally_near_images_count_in_any_order():
+    vectors, labels = unit(0, 0, 0, 90, 91), np.array([0, 0, 1, 2, 2])
+    for order in ([0, 1, 2, 3, 4], [2, 1, 0, 3, 4], [1, 2, 0, 4, 3]):
+        near = neighbourhood(vectors[order], labels[order], 4)
+        (one,) = confusions(near, labels[order], 9)
+        assert (one.classes, one.wrong, one.queries) == ((0, 1), 2, 2)
+        assert {int(labels[order][i]) for i in one.example} == {0, 1}

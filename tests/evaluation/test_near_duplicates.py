@@ -27,7 +27,11 @@ def test_pairs_below_the_limit_are_left_out():
 def test_equal_images_are_near_duplicates():
     found = near_duplicates(np.concatenate([unit(0, 90), unit(90)]), limit=1.0)
     assert found == [Twins(1, 2, 1.0)]
-    assert len(near_duplicates(unit(0, 0, 0, 0), limit=1.0)) >= 1
+
+
+def test_each_of_several_copies_is_in_a_pair():
+    found = near_duplicates(unit(0, 90, 0, 0, 45, 0), limit=1.0)
+    assert [(p.first, p.second) for p in found] == [(0, 2), (0, 3), (0, 5)]
 
 
 def test_the_limit_is_what_nine_of_ten_copies_reach():

@@ -27,6 +27,14 @@ def test_paths_stay_under_the_root(tmp_path: Path, cell: str, problem: str) -> N
     assert cells.problems[0].startswith("row 7: path ") and problem in cells.problems[0]
 
 
+def test_a_folder_may_have_the_name_of_a_drive(tmp_path: Path) -> None:
+    (tmp_path / "x:y").mkdir()
+    (tmp_path / "x:y/1.png").touch()
+    cells = Cells(tmp_path)
+    assert cells.path(2, "x:y/1.png") == "x:y/1.png"
+    assert cells.path(3, "x:/1.png") is None and "must be a relative path" in cells.problems[0]
+
+
 def test_a_backslash_in_the_name_of_a_file_is_no_separator(tmp_path: Path) -> None:
     (tmp_path / "a\\b.png").touch()
     assert Cells(tmp_path).path(2, "a\\b.png") == "a\\b.png"

@@ -64,8 +64,10 @@ def test_integers_of_32_bits_are_read_if_they_fit_into_16(
     if fits:
         assert np.asarray(decode(path, Decoding(1))).tolist() == [[0, 255]]
         return
-    with pytest.raises(DataError, match=r"32-bit integers, for which black and white are not"):
+    with pytest.raises(DataError, match=r"32-bit integers, for which black and white are not") as e:
         decode(path, Decoding(1))
+    # With [0, 1], which suits floats, all of these images would be white.
+    assert "BLACK,WHITE" in str(e.value.hint)
 
 
 def test_values_are_rounded_to_the_nearest_grey(tmp_path: Path) -> None:

@@ -84,6 +84,19 @@ def test_what_cannot_be_used_is_told_by_row(folder, text, message):
         read_pairs(listing(folder, text))
 
 
+def test_what_makes_error_rates_doubtful_is_told(folder):
+    rows = "x.png,y.png,1,u\ny.png,x.png,0,u\nx.png,z.png,0,u\nz.png,z.png,1,u\n"
+    assert read_pairs(listing(folder, f"a,b,same,is_same\n{rows}")).notices == (
+        "ignored columns: is_same",
+        "1 pair is listed as same and as different, so one of the rows counts as an error: x.png "
+        "and y.png",
+        "1 pair compares an image with itself, which any network accepts",
+    )
+    good = "a,b,same\nx.png,y.png,1\ny.png,x.png,1\nx.png,z.png,0\n"
+    assert read_pairs(listing(folder, good)).notices == ()
+    assert read_pairs(listing(folder, "a,b\nx.png,x.png\n")).notices == ()
+
+
 def test_all_rows_are_told_up_to_a_limit(folder):
     rows = "".join(f"gone{i}.png,x.png\n" for i in range(25))
     with pytest.raises(DataError, match=r"25 problems(.|\n)*row 11(.|\n)*and 15 more"):

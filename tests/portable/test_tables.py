@@ -40,7 +40,7 @@ def test_rows_that_cannot_be_read_are_told_by_number(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "t.csv", b"a,b\n1\n1,2,3\n\xff,2\nx,y\n"))
     assert table.problems == (
         "row 2: 1 cell, but the header has 2", "row 3: 3 cells, but the header has 2",
-        "row 4: not UTF-8",
+        "row 4: not UTF-8, or holds U+FFFD, which stands for a character that was lost",
     )  # fmt: skip
     assert [number for number, _ in table.rows] == [5]
 
@@ -87,6 +87,24 @@ def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
     write(tmp_path / "bad.parquet", b"PAR1 nonsense")
     with pytest.raises(DataError, match=r"bad\.parquet: cannot read the table"):
         read_table(tmp_path / "bad.parquet")
+
+
+def test_a_column_of_lists_or_records_is_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    paths, lists, records = ["a.png", "b.png"], [["x"], ["x", "y"]], [{"path": "a.png"}] * 2
+    for name, columns, names in (
+        ("label", {"path": paths, "label": lists}, {}),
+        ("path", {"path": records, "label": ["x", "y"]}, {}),
+        ("image", {"image": records, "label": ["x", "y"]}, {"path": "image"}),
+    ):
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=f"the column '{name}' holds lists or records"):
+            read_table(tmp_path / "t.parquet", names)
+    pairs = {"a": paths, "b": paths[::-1], "same": [1, 0], "label": lists}
+    pq.write_table(pa.table(pairs), tmp_path / "t.parquet")
+    assert len(read_table(tmp_path / "t.parquet").rows) == 2  # pairs have no labels
 
 
 def test_parquet_without_its_package_is_refused(

@@ -9,6 +9,7 @@ REPORT = {
     "unreadable": [{"row": None, "path": "a.png", "problem": "truncated"},
                    {"row": 0, "path": "b.png", "problem": "empty"}],
     "split_groups": [], "leaks": [], "near_duplicates": [], "conflicts": [],
+    "copies": [],
     "notices": ["two are wide"], "warnings": ["one is dark"], "problems": [], "suspects": None,
     "output": None,
 }  # fmt: skip
@@ -62,12 +63,14 @@ def test_a_group_shows_two_images_that_differ_and_counts_the_others(render):
         "members": [member("a", "val"), member("b", "val"), member("c", "train")], "images": 4
     }  # fmt: skip
     labels = {"members": [member("a", "val", "x"), member("b", "val", "y")], "images": 3}
-    changes = {"leaks": [two], "near_duplicates": [four], "conflicts": [labels]}
+    copies = {"members": [member("a", "val"), member("b", "val")], "images": 5}
+    changes = {"leaks": [two], "near_duplicates": [four], "conflicts": [labels], "copies": [copies]}
     text = render(data_report({**REPORT, **changes}))
     assert (
         "the same image in two splits: 1\n  a (train) and b (val)\n\n"
         "nearly the same image in two splits: 1\n  a (val) and c (train), and 2 more images\n\n"
-        "the same image with two labels: 1\n  a (x) and b (y), and 1 more image\n"
+        "the same image with two labels: 1\n  a (x) and b (y), and 1 more image\n\n"
+        "the same image several times in one split: 1\n  a (val) and b (val), and 3 more images\n"
     ) in text
 
 

@@ -182,7 +182,7 @@ def test_the_map_is_walked_with_the_keyboard(page):
     status = page.find_element(By.ID, "map-status").get_property("textContent")
     assert wait(page, TIP)["label"] in status
     view.send_keys(Keys.ENTER)
-    marked = page.execute_script("return document.getElementById('map-view').data[2].x.length")
+    marked = page.execute_script("return document.getElementById('map-view').data[3].x.length")
     assert marked == 6 and choice.get_property("value") != ""
     view.send_keys(Keys.ESCAPE)
     wait(page, "return document.getElementById('tip').hidden")

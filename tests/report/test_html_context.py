@@ -13,6 +13,7 @@ from siamkit.data.images import ImageSet, Tuples
 from siamkit.evaluation.embedding_map import Map
 from siamkit.report.html.context import (
     _described,
+    _intervals_note,
     _pairs_note,
     _pictures,
     _retrieval_note,
@@ -91,6 +92,16 @@ def test_rates_that_were_foreseen_are_a_column_only_with_a_calibration():
     assert rows and {len(row) for row in rows} == {2}
 
 
+def test_the_intervals_of_rates_are_not_said_to_be_of_the_bootstrap():
+    facts: Any = SimpleNamespace(held=SimpleNamespace(images=SimpleNamespace(tuples=None)))
+    scored: Any = SimpleNamespace(intervals={"auc": (0.1, 0.2)})
+    fitted = Decision(0.5, "own", SimpleNamespace(), 0.1, 0.2)  # type: ignore[arg-type]
+    assert _intervals_note(scored, fitted, facts) == (
+        " The intervals of the metrics come from a bootstrap over classes. Those of the rates were "
+        "predicted when the threshold was fitted."
+    )
+
+
 def gathered(events: list[dict[str, Any]], held: Any, places: Map | None) -> Any:
     """What a page shows of a run with these events and held-out images."""
     return SimpleNamespace(
@@ -160,7 +171,13 @@ def test_the_verification_says_what_it_shows_or_why_it_shows_nothing() -> None:
     )
     shown = _verification(gathered(events(), facts, None), {})
     assert shown["held_note"] == note and not shown["foreseen"]
-    assert "bootstrap over classes" in shown["threshold_note"]
+    assert shown["threshold_note"].endswith(" come from a bootstrap over classes.")
+    pairs = held_out_facts(listed(held_out()), None)
+    shown = _verification(gathered(events(), pairs, None), {})
+    assert shown["threshold_note"].endswith(" come from a bootstrap over identities.")
+    assert facts.verified is not None
+    few = replace(facts, verified=replace(facts.verified, intervals={}))
+    assert "bootstrap" not in _verification(gathered(events(), few, None), {})["threshold_note"]
     told = _verification(gathered(events(), replace(facts, notices=("One.", "Two.")), None), {})
     assert told["held_note"] == f"{note} One. Two."
     alone = replace(facts, verified=None, decision=None)

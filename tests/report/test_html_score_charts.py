@@ -99,8 +99,20 @@ def test_the_map_counts_the_images_whose_nearest_is_of_another_class() -> None:
     assert "the nearest image of 2 of them" in drawn(right=right, findable=findable).finding
     findable[1] = False
     one = drawn(right=right, findable=findable)
-    assert "the nearest image of 1 of them" in one.finding
+    assert "the nearest image of 1 of 14 queries (crosses)" in one.finding
     assert list(of(one, "nearest image: another class").customdata) == [3]
+    same, other = of(one, "nearest image: same class"), of(one, "no query, or alone in its class")
+    assert (len(same.customdata), list(other.customdata)) == (13, [1])
     unknown = drawn(right=right, findable=np.zeros(15, bool))
     assert "crosses" not in unknown.finding and len(of(unknown, "image").customdata) == 15
     assert not of(unknown, "nearest image: another class").showlegend
+
+
+def test_a_curve_without_a_place_on_log_axes_is_said_to_have_none() -> None:
+    some = verified()
+    curve = replace(some.curve, far=np.array([0.0, 0, 1]), tar=np.array([0.0, 1, 1]),
+                    thresholds=np.array([np.inf, 0.9, -0.9]))  # fmt: skip
+    chart = det_chart(replace(some, curve=curve), decision(far=0.0, frr=0.0))
+    assert len(of(chart, "this network").x) == 0
+    assert chart.finding.endswith("so there is no curve to draw.")
+    assert "The equal error rate" in det_chart(some, decision()).finding

@@ -25,7 +25,7 @@ from siamkit.report.html.figures import (
 )
 from siamkit.report.html.page import render
 from siamkit.version import VERSION
-from siamkit.words import plural, short_count
+from siamkit.words import plural, readable, short_count
 
 Json = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ def write_comparison_page(values: Json, path: Path) -> Path:
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
     page = render({c.id: c for c in charts}, context, template="comparison.html.j2")
-    write_atomic(path, page, _HINT)
+    write_atomic(path, readable(page), _HINT)
     return path
 
 

@@ -163,8 +163,8 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
         threshold_rows=_threshold_rows(decision),
         foreseen=decision.calibration is not None,
         threshold_note=(
-            f"The threshold is {decision.source}. {_pairs_note(verified, held)} The intervals come "
-            "from a bootstrap over classes."
+            f"The threshold is {decision.source}. {_pairs_note(verified, held)}"
+            f"{_intervals_note(verified, decision, held)}"
         ),
     )
     return context
@@ -192,6 +192,14 @@ def _pairs_note(verified: Verified, held: HeldOutFacts) -> str:
         f"The metrics use {drawn.format(f'{same + different:,}')}: {same:,} same, {different:,} "
         "different."
     )
+
+
+def _intervals_note(verified: Verified, decision: Decision, held: HeldOutFacts) -> str:
+    """Return sentences about the origin of the intervals that the section shows."""
+    units = "classes" if held.held.images.tuples is None else "identities"
+    note = f" The intervals of the metrics come from a bootstrap over {units}."
+    foreseen = " Those of the rates were predicted when the threshold was fitted."
+    return (note if verified.intervals else "") + (foreseen if decision.calibration else "")
 
 
 def _described(held: HeldOutFacts) -> str:

@@ -28,7 +28,8 @@ _TEXT = 12  # pixels
 _LABEL = 22
 _NARROWEST, _WIDE = 0.05, 0.25  # least share of the width for a label "2", and for "phase 2"
 _MARKS = {
-    "circle": "\N{BLACK CIRCLE}", "square": "\N{BLACK SQUARE}", "diamond": "\N{BLACK DIAMOND}",
+    "circle": "\N{BLACK CIRCLE}", "circle-open": "\N{WHITE CIRCLE}",
+    "square": "\N{BLACK SQUARE}", "diamond": "\N{BLACK DIAMOND}",
     "star": "\N{BLACK STAR}", "x": "\N{HEAVY MULTIPLICATION X}",
 }  # fmt: skip
 _DASHES = {"dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}

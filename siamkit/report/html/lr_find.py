@@ -14,6 +14,7 @@ from siamkit.report import units
 from siamkit.report.html.figures import BLUE, GREY, Cell, Chart, figure, rate_text, thinned
 from siamkit.report.html.page import render
 from siamkit.version import VERSION
+from siamkit.words import readable
 
 Json = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ def write_lr_page(found: Json, path: Path) -> Path:
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
     page = render({chart.id: chart}, context, template="lr_find.html.j2")
-    write_atomic(path, page, _HINT)
+    write_atomic(path, readable(page), _HINT)
     return path
 
 

@@ -88,7 +88,7 @@ function exploreMap(view, items, thumbs, source) {
   const [image, missing, label, file, verdict] = tip.children;
   const choice = document.getElementById("class");
   const status = document.getElementById("map-status");
-  const MARKED = 2;
+  const MARKED = 3;
   const ring = document.createElement("div");
   ring.className = "ring";
   ring.hidden = true;

@@ -73,6 +73,9 @@ def det_chart(verified: Verified, decision: Decision) -> Chart:
     finding = (
         f"Log axes; lower is better. The equal error rate is {verified.metrics.eer:.3f}, at the "
         f"score {verified.metrics.eer_threshold:.3f}."
+        if seen.any()
+        else "Log axes, which have no place for a rate of zero: at each threshold, no pair is "
+        "accepted falsely or none is rejected falsely, so there is no curve to draw."
     )
     rows: list[tuple[Cell, ...]] = [
         (far, f"{1 - tar:.4f}", cut) for far, tar, cut in _operating_points(verified)
@@ -134,12 +137,17 @@ def score_chart(verified: Verified, decision: Decision) -> Chart:
 def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
     """Return the map of the embeddings; the page's script shows the image of a point."""
     assert facts.near is not None
-    wrong = facts.near.findable & (facts.near.right < 0.5)
+    findable = facts.near.findable
+    wrong = findable & (facts.near.right < 0.5)
     chart = figure(height=560, hovermode="closest", margin={"l": 8, "r": 8, "t": 8, "b": 8})
-    known = bool(facts.near.findable.any())
+    known = bool(findable.any())
+    # Only a query with another image of its class to find can be right or wrong.
     kinds = (
-        ("nearest image: same class" if known else "image", ~wrong, BLUE, "circle", 7),
+        ("nearest image: same class", findable & ~wrong, BLUE, "circle", 7),
         ("nearest image: another class", wrong, ORANGE, "x", 8),
+        ("no query, or alone in its class", ~findable, GREY, "circle-open", 7)
+        if known
+        else ("image", ~findable, BLUE, "circle", 7),
     )
     for name, of_kind, colour, symbol, size in kinds:
         chosen = np.flatnonzero(of_kind[places.indices])
@@ -158,11 +166,13 @@ def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
     hidden = {"visible": False, "range": [-0.04, 1.04]}
     chart.update_xaxes(**hidden)
     chart.update_yaxes(**hidden)
-    missed = np.where(facts.near.findable, 1 - facts.near.right, 0)[places.indices]
+    missed = np.where(findable, 1 - facts.near.right, 0)[places.indices]
     count, errors = len(places.indices), float(missed.sum())
+    asked = int(findable[places.indices].sum())
     number = f"{errors:.0f}" if errors.is_integer() else f"{errors:.1f}"  # ties count in part
+    whom = "them" if asked == count else plural(asked, "query")
     apart = (
-        f"; the nearest image of {number} of them (crosses) is of another class" if known else ""
+        f"; the nearest image of {number} of {whom} (crosses) is of another class" if known else ""
     )
     finding = (
         f"{plural(count, 'image')}, placed by t-SNE{apart}. Neighbouring points have similar "

@@ -16,6 +16,7 @@ from siamkit.report.html.gather import gather
 from siamkit.report.html.page import render
 from siamkit.report.html.thumbnails import thumbnails
 from siamkit.runs.open import OpenRun
+from siamkit.words import readable
 
 NAME = "report.html"
 _HINT = "free some space, or choose another file with -o"
@@ -35,7 +36,7 @@ def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
         wishes = model.thumbnail_wishes(gathered.held, gathered.map)
         thumbs = thumbnails(*wishes, gathered.held.held.preprocessing, _max_pixels(run))
     context = context_of(gathered, charts, thumbs, datetime.now(UTC))
-    text = render(charts, context)
+    text = readable(render(charts, context))
     write_atomic(path, text, _HINT)
     return {
         "run_dir": str(run.path),

@@ -8,6 +8,7 @@ from pathlib import Path
 from siamkit.errors import ConfigError
 from siamkit.files import replacing, write_atomic
 from siamkit.report.sheet.model import Sheet
+from siamkit.words import readable
 
 ENDINGS = (".html", ".png")
 _HINT = "free some space, or choose another file with -o"
@@ -54,5 +55,5 @@ def write_sheet(sheet: Sheet, path: Path) -> Path:
     else:
         from siamkit.report.sheet.page import draw_page
 
-        write_atomic(path, draw_page(sheet, datetime.now(UTC)), _HINT)
+        write_atomic(path, readable(draw_page(sheet, datetime.now(UTC))), _HINT)
     return path
