@@ -35,7 +35,13 @@ from siamkit.model.pretrained.folder import (
     new_folder,
     require_free,
 )  # fmt: skip
-from siamkit.model.pretrained.identity import check_images, difference, fingerprint_of, tolerance
+from siamkit.model.pretrained.identity import (
+    OTHER_DEVICE,
+    check_images,
+    difference,
+    fingerprint_of,
+    tolerance,
+)
 from siamkit.model.pretrained.load import CHECK, HEAD_PREFIX
 from siamkit.model.pretrained.rebuild import (
     inner,
@@ -49,8 +55,6 @@ from siamkit.model.trace import evaluating
 from siamkit.registry import PYTHON
 from siamkit.tensor_files import load_tensors, save_tensors
 from siamkit.version import VERSION, versions
-
-_OTHER_DEVICE = 10.0  # factor on the tolerance if the network is not on the CPU, as its copy is
 
 
 def save_net(
@@ -132,7 +136,7 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
         PluginError: No way gives the same outputs.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    limit = tolerance(net) * (1 if device.type == "cpu" else _OTHER_DEVICE)
+    limit = tolerance(net) * (1 if device.type == "cpu" else OTHER_DEVICE)
     images = check_images(net)
     tensors = load_tensors(draft.path / BACKBONE)
     features = net.features(images)
@@ -226,7 +230,7 @@ def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
     except Exception:  # the type depends on the architecture; other ways to save it will be tried
         return None
     features = net.features(check_images(net))
-    limit = _OTHER_DEVICE * tolerance(net)  # timm loads half precision into float32
+    limit = OTHER_DEVICE * tolerance(net)  # timm loads half precision into float32
     same = difference(_output(loaded, check_images(net)), features) <= limit
     return folder if same else None
 
