@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import siamkit
-from siamkit.errors import CheckpointError
+from siamkit.errors import CheckpointError, PluginError
 from siamkit.runs.computed import file
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
@@ -60,3 +60,11 @@ def test_a_run_without_the_embeddings_is_loaded_as_before(run: Path) -> None:
     file(RunDir(run)).unlink()
     plugin(3.0)
     assert siamkit.load_model(run).embedding_dim == 4
+
+
+@pytest.mark.parametrize("way", ["save_pretrained", "export"])
+def test_what_no_folder_can_hold_is_not_saved(run: Path, tmp_path: Path, way: str) -> None:
+    kind = {"format": "torch"} if way == "export" else {}
+    with pytest.raises(PluginError, match=r"another output, so the backbone cannot be.*persistent"):
+        getattr(siamkit, way)(run, tmp_path / "saved", **kind)
+    assert not (tmp_path / "saved").exists()
