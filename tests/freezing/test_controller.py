@@ -275,5 +275,5 @@ def test_a_plan_with_a_wrong_norm_mode_or_rate_is_refused(change: Any, message: 
 
 
 def test_what_is_no_plan_is_refused() -> None:
-    with pytest.raises(ConfigError, match="plan: must be a FreezePlan, got 'NoneType'"):
+    with pytest.raises(ConfigError, match="plan: must be a FreezePlan, got <class 'NoneType'>"):
         make().apply(None)  # type: ignore[arg-type]
