@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from siamkit.api.arguments import objects_of
@@ -15,13 +16,23 @@ from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.device import place, resolve_device
-from siamkit.model.siamese import SiameseNet
+from siamkit.model.generators import seeded
+from siamkit.model.pretrained.identity import (
+    OTHER_DEVICE,
+    check_embeddings,
+    difference,
+    tolerance,
+)
+from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.manifest import is_export, read_manifest
 from siamkit.portable.sessions import KERNELS
+from siamkit.runs.checkpoint import SavedCheckpoint
+from siamkit.runs.computed import computed_by
 from siamkit.runs.open import OpenRun
+from siamkit.training.seeding import derive
 
 RUN = "a run's directory"
 
@@ -72,10 +83,35 @@ def load_model(
 
 def model_of(run: OpenRun, which: Literal["best", "last"] = "best") -> SiameseNet:
     """Return the network of an open run, with the errors of :func:`load_model`."""
-    saved = run.checkpoint(which).model
-    net = create_net(run.config, run.registries, weights="none").net
-    load_net_tensors(net, saved, str(run.dir.checkpoints / run.checkpoint_name(which)))
-    return net.eval()
+    checkpoint = run.checkpoint(which)
+    # A plugin may draw a part of the network at random that is not among the tensors.
+    with seeded(derive(run.config.train.seed, "init")):
+        net = create_net(run.config, run.registries, weights="none").net
+    load_net_tensors(net, checkpoint.model, str(run.dir.checkpoints / checkpoint.name))
+    _require_same_output(net.eval(), run, checkpoint)
+    return net
+
+
+def _require_same_output(net: SiameseNet, run: OpenRun, checkpoint: SavedCheckpoint) -> None:
+    """Check that a loaded network computes what the run's network did.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    known = computed_by(run.dir, checkpoint.network)
+    if known is None or net.quantized is not None:  # int8 depends on the CPU's instructions
+        return
+    apart = difference(check_embeddings(net), torch.tensor(known))
+    if not apart <= OTHER_DEVICE * tolerance(net):  # a run may train on a GPU
+        makers = " and ".join(plugins_of(net))
+        raise CheckpointError(
+            f"the embeddings differ from those of the trained network by {apart:.2g} of their "
+            "length on two test images, although all tensors are the same",
+            where=str(run.path),
+            hint=f"the code of {makers} may have changed since the run: install the versions in "
+            f"{run.dir.plugins.name}. Or the forward depends on random values that are neither "
+            "parameters nor persistent buffers",
+        )
 
 
 def load_embedder(

@@ -42,6 +42,7 @@ def save_pretrained(
         ConfigError: The folder is not empty and may not be replaced, or an object is missing.
         CheckpointError: There is no such run, it has no best epoch yet, or it is damaged.
         NonFiniteError: The network's embeddings contain NaN or infinity.
+        PluginError: A plugin builds another network from the same tensors.
         ResourceError: The disk is full or not writable.
     """
     target = path_of(folder, "folder", "a new folder")
@@ -56,6 +57,7 @@ def save_pretrained(
         calibration=None if facts.calibration is None else facts.calibration.to_json(),
         sections=sections_of(facts),
         force=force,
+        as_named=True,
     )
 
 

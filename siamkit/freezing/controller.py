@@ -26,7 +26,7 @@ from siamkit.errors import ConfigError, did_you_mean
 from siamkit.freezing import proof
 from siamkit.freezing.hold import hold, release
 from siamkit.freezing.processes import require_same
-from siamkit.freezing.schedule import StageStatus, norm_mode, status
+from siamkit.freezing.schedule import StageStatus, norm_mode, require_plan, status
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.fingerprint import mark_of
 from siamkit.model.grouping import is_norm
@@ -107,10 +107,10 @@ class FreezeController:
         others, and compares their plans with this one, unless the controller is ``alone``.
 
         Raises:
-            ConfigError: The plan names a parameter that the network doesn't have, or trains one
-                that was frozen when ``DistributedDataParallel`` was built. Or the plans of the
-                processes differ. Or the parameters of the network are no longer those of its
-                stages.
+            ConfigError: The plan has an invalid rate or norm mode, names a parameter that the
+                network doesn't have, or trains one that was frozen when
+                ``DistributedDataParallel`` was built. Or the plans of the processes differ. Or the
+                parameters of the network are no longer those of its stages.
         """
         now = {name: p.numel() for name, p in named_parameters(self.net)}
         _check(self._plain, now, type(self.net).__name__)
@@ -206,6 +206,7 @@ class FreezeController:
         Raises:
             ConfigError: As for :meth:`apply`.
         """
+        plan = require_plan(plan, self.stages, "plan", ConfigError)
         trainable = {self._names[name] for name in plan.trainable}
         if unknown := sorted(trainable - self.sizes.keys()):
             raise ConfigError(

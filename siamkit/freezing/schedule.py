@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import get_args
 
-from siamkit.errors import ConfigError, PluginError
+from siamkit.checks import whole_number
+from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.guard import name_of
 from siamkit.interfaces import (
     DEFAULT_MONITOR,
@@ -38,6 +39,9 @@ class FreezeSchedule:
         epochs: The number of epochs of the run.
         monitor: The validation metric that a metric-driven policy follows; higher is better.
         name: The policy's name in messages; if empty, the name of the policy's class.
+
+    Raises:
+        ConfigError: ``policy`` is no policy, or ``epochs`` is no number of epochs.
     """
 
     policy: FreezePolicy
@@ -47,6 +51,12 @@ class FreezeSchedule:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.policy, type) or not callable(getattr(self.policy, "plan", None)):
+            raise ConfigError(
+                "is not a siamkit.FreezePolicy", where="policy", got=self.policy,
+                hint="siamkit.create_policy(NAME) and siamkit.create_policy(FUNCTION) make one",
+            )  # fmt: skip
+        object.__setattr__(self, "epochs", whole_number(self.epochs, "epochs", least=0))
         object.__setattr__(self, "stages", tuple(self.stages))
         object.__setattr__(self, "name", self.name or type(self.policy).__name__)
 
@@ -98,7 +108,16 @@ class FreezeSchedule:
         return tuple(result)
 
     def phase_at(self, epoch: int, history: History = ()) -> Phase:
-        """Return the phase of ``epoch``, as forecast from the metrics of the finished epochs."""
+        """Return the phase of ``epoch``, as forecast from the metrics of the finished epochs.
+
+        Raises:
+            ConfigError: The run has no such epoch.
+        """
+        if not 0 <= epoch < self.epochs:
+            raise ConfigError(
+                "no such epoch", where="epoch", got=epoch,
+                allowed=f"0 to {self.epochs - 1}" if self.epochs else "none: the run has no epochs",
+            )  # fmt: skip
         return next(p for p in self.phases(history) if p.start_epoch <= epoch < p.end_epoch)
 
     def unfrozen_at(self, epoch: int, history: History = ()) -> dict[str, int]:
@@ -138,23 +157,45 @@ class FreezeSchedule:
 
 
 def _require_valid(plan: object, stages: Sequence[Stage], where: str) -> None:
-    if not isinstance(plan, FreezePlan):
-        raise PluginError("plan must return a FreezePlan", where=where, got=plan)
+    plan = require_plan(plan, stages, where, PluginError)
     known = {name for stage in stages for name in stage.parameters}
     if unknown := sorted(plan.trainable - known, key=str):
         raise PluginError("plan trains a parameter that no stage has", where=where, got=unknown[0])
+
+
+def require_plan(
+    plan: object, stages: Sequence[Stage], where: str, error: type[SiamkitError]
+) -> FreezePlan:
+    """Check the rates and the norm mode of a plan, and return the plan.
+
+    Args:
+        plan: The plan.
+        stages: The stages that it is for.
+        where: Where the plan comes from, for the error.
+        error: The type of the error.
+
+    Raises:
+        SiamkitError: The plan is none, or a rate or the norm mode is invalid.
+    """
+    if not isinstance(plan, FreezePlan):
+        raise error("plan must return a FreezePlan" if error is PluginError else
+                    "must be a FreezePlan", where=where, got=type(plan))  # fmt: skip
     if unknown := sorted(set(plan.lr_mult) - {s.name for s in stages}, key=str):
-        raise PluginError("plan has a rate for an unknown stage", where=where, got=unknown[0])
+        raise error(
+            "plan has a rate for an unknown stage", where=where, got=unknown[0],
+            allowed=", ".join(stage.name for stage in stages),
+        )  # fmt: skip
     for name, mult in plan.lr_mult.items():
         if not isinstance(mult, Real) or not 0 <= mult < float("inf"):
-            raise PluginError(
+            raise error(
                 f"rate multiplier of {name!r} must be finite and >= 0", where=where, got=mult
             )
     if plan.norm not in get_args(NormMode):
-        raise PluginError(
+        raise error(
             "plan has an unknown norm mode", where=where, got=plan.norm,
             allowed=", ".join(get_args(NormMode)),
         )  # fmt: skip
+    return plan
 
 
 @dataclass(frozen=True)

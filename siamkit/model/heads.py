@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from siamkit.errors import PluginError
+from siamkit.errors import PluginError, SiamkitError
+from siamkit.model.repeatable import require_repeatable
 from siamkit.model.trace import evaluating
 
 ClosedForm = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
@@ -79,7 +80,8 @@ def as_head(module: Any, in_features: int, whose: str, reads: Reads = None) -> H
         reads: What the head reads; see :class:`Head`.
 
     Raises:
-        PluginError: The result is not a module, or the module's forward does not return embeddings.
+        PluginError: The result is not a module, or the module's forward does not return embeddings,
+            or the embeddings depend on chance.
     """
     if isinstance(module, Head):
         if reads is not None:
@@ -93,7 +95,9 @@ def as_head(module: Any, in_features: int, whose: str, reads: Reads = None) -> H
     features = torch.zeros(2, in_features, dtype=like.dtype, device=like.device)
     try:
         with evaluating(module):
-            embeddings = module(features)
+            embeddings = require_repeatable(module, features, "embeddings", whose=whose)
+    except SiamkitError:
+        raise
     except Exception as error:
         raise PluginError(
             f"{whose}: the forward failed on features [2, {in_features}]: "

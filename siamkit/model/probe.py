@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.interfaces import BackboneContext, Preprocessing
 from siamkit.model.layout import WAYS, infer_layout, layout_of_layer, pool
+from siamkit.model.repeatable import require_repeatable
 from siamkit.model.trace import blank, eagerly, evaluating
 from siamkit.registry import PYTHON
 from siamkit.spelling import setting
@@ -69,7 +70,8 @@ def probe(
         layout: The layout that the user states; None to find the layout.
 
     Raises:
-        PluginError: The layout is not clear, or the width depends on the image size.
+        PluginError: The layout is not clear, the width depends on the image size, or the features
+            of an image depend on chance.
     """
     with evaluating(module), eagerly():
         outputs, layers, channels_last = _outputs(run, module, preprocessing)
@@ -103,7 +105,7 @@ def _outputs(
     """
     size, channels = preprocessing.size, preprocessing.channels
     with _noting_makers(module) as makers:
-        output = run(blank(module, channels, size))
+        output = require_repeatable(run, blank(module, channels, size), "features")
     outputs, channels_last = [(size, output)], False
     for other in other_sizes(size):
         image = blank(module, channels, other)

@@ -129,8 +129,12 @@ def _head_of(module: nn.Module, head: str) -> str:
     """Return the plain name of the head's module.
 
     Raises:
-        ConfigError: There is no such module, or it has no parameters.
+        ConfigError: ``head`` is no name, there is no such module, or it has no parameters.
     """
+    if not isinstance(head, str):
+        raise ConfigError(
+            "must be the name of a module", where="head", got=type(head), allowed="such as 'fc'"
+        )
     modules = {name: m for name, m in named_modules(module) if name}
     name = head if head in modules else head.removeprefix("module.").removeprefix("_orig_mod.")
     if name not in modules:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from siamkit.model.modes import in_eval_mode
 from siamkit.model.names import named_modules, named_parameters, parent, submodule, unwrap
 
 
@@ -99,15 +100,12 @@ def eagerly() -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` into eval mode without gradients within the block, then restore all modes."""
-    modes = _modes(module)
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
+    """Put ``module`` into eval mode without gradients within the block, then restore all modes.
+
+    Several threads may do so at the same time.
+    """
+    with in_eval_mode(module), torch.no_grad():
+        yield
 
 
 def watch(
@@ -249,8 +247,3 @@ _LOOKS = frozenset(
      "is_floating_point", "is_complex", "is_contiguous", "element_size", "data_ptr", "get_device",
      "requires_grad_", "storage_offset", "type")
 )  # fmt: skip
-
-
-def _modes(module: nn.Module) -> list[tuple[nn.Module, bool]]:
-    """Return each module with True if it is in training mode. Frozen TorchScript has no mode."""
-    return [(m, m.training) for m in module.modules() if hasattr(m, "training")]

@@ -46,9 +46,9 @@ def check_backbone(
     entry, validated, expect = checked_entry("backbones", given, options)
     name = given if isinstance(given, str) else entry.name
 
-    def build(chans: int, size: int | None) -> Backbone:
+    def build(chans: int, size: int | None, seed: int = 0) -> Backbone:
         context = BackboneContext(name, False, chans, size)
-        with seeded(0), offline():
+        with seeded(seed), offline():
             return build_backbone(entry, validated, context, pretrained=False).backbone
 
     for number, chans in enumerate(_channels(given) if channels is None else channels):
@@ -78,6 +78,7 @@ def check_backbone(
             at = within.within(f"image_size={size}")
             with at.during("in build", "Refuse an unsupported size with ConfigError."):
                 _check_seeded(fresh, build(chans, image_size), within)
+                _check_unsaved(backbone, build(chans, image_size, seed=1), within)
                 try:
                     larger = build(chans, size)
                 except ConfigError:
@@ -149,6 +150,20 @@ def _check_seeded(fresh: Mapping[str, Tensor], other: Backbone, expect: Expect) 
     expect(not differ, "the same weights for the same seed of torch's generator",
            f"different weights in {differ[:5]}",
            "A run could not be repeated from its seed.")  # fmt: skip
+
+
+def _check_unsaved(backbone: Backbone, other: Backbone, expect: Expect) -> None:
+    """Check that what is not saved with the network does not depend on the generator's seed."""
+    saved, buffers = other.state_dict(), dict(backbone.named_buffers())
+    differ = sorted(
+        name
+        for name, buffer in other.named_buffers()
+        if name not in saved and not _same(buffer, buffers.get(name))
+    )
+    expect(not differ, "buffers with persistent=False that follow from the options",
+           f"other values in {differ[:5]} with another seed of torch's generator",
+           "They are not saved, so a loaded network would compute something else: leave out "
+           "persistent=False.")  # fmt: skip
 
 
 def _check_asked(backbone: Backbone, size: int, expect: Expect) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 from siamkit.engine.settings import Emit
 from siamkit.errors import CheckpointError, DataError
 from siamkit.files import is_there, writing
+from siamkit.model.pretrained.identity import check_embeddings
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import calibrate_run, calibration_of
 from siamkit.runs.checkpoint import SavedCheckpoint
+from siamkit.runs.computed import save_computed
 from siamkit.runs.held_out import HeldOut
 from siamkit.training.late_sets import stocked
 from siamkit.training.loading import TEST, VAL
@@ -35,9 +37,15 @@ def best_network(trainer: Trainer) -> SavedCheckpoint:
 
 
 def embed_held_out(trainer: Trainer, best: SavedCheckpoint) -> dict[str, HeldOut]:
-    """Embed the held-out images with the best epoch's network, and save the embeddings."""
+    """Embed the held-out images with the best epoch's network, and save the embeddings.
+
+    The embeddings of the test images are saved too, by which a loaded network is checked.
+    """
     setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
     load_model_tensors(setup, best.model)
+    computed = check_embeddings(setup.net)  # [2, E]
+    if computed.isfinite().all():
+        save_computed(run_dir, best.network, computed.tolist())
     kernel = None if state.decision is None else state.decision.kernel
     held_out: dict[str, HeldOut] = {}
     for part in (VAL, TEST):

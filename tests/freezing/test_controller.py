@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -253,3 +255,25 @@ def test_a_plan_for_parameters_that_are_not_there_names_the_first_and_the_neares
         with pytest.raises(ConfigError, match="the plan trains a parameter") as caught:
             controller.apply(FreezePlan(frozenset({"a.bias", *unknown})))
         assert (caught.value.got, caught.value.hint) == (got, hint)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm": "Train"}, r"plan: plan has an unknown norm mode, got 'Train', allowed: frozen"),
+        ({"lr_mult": {"layer9": 0.1}}, r"a rate for an unknown stage, got 'layer9', allowed: stem"),
+        ({"lr_mult": {"layer4": -1.0}}, r"'layer4' must be finite and >= 0, got -1\.0"),
+    ],
+)
+def test_a_plan_with_a_wrong_norm_mode_or_rate_is_refused(change: Any, message: str) -> None:
+    controller = make()
+    plan = FreezePlan.of(controller.stages, ["layer4"], **change)
+    for call in (controller.apply, controller.frozen_tensors, controller.training_modules):
+        with pytest.raises(ConfigError, match=message):
+            call(plan)
+    assert controller.plan is None
+
+
+def test_what_is_no_plan_is_refused() -> None:
+    with pytest.raises(ConfigError, match="plan: must be a FreezePlan, got <class 'NoneType'>"):
+        make().apply(None)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -165,3 +166,21 @@ def test_the_epoch_at_which_a_stage_was_unfrozen_counts_the_last_time() -> None:
         {}, {"top": 1}, {}, {"top": 3}, {"top": 3},
     ]  # fmt: skip
     assert schedule.phase_at(4).start_epoch == 3
+
+
+@pytest.mark.parametrize("policy", [lambda stages, progress: TOP, Fixed, "lp-ft", None])
+def test_what_is_no_policy_is_refused_with_the_way_to_make_one(policy: Any) -> None:
+    with pytest.raises(ConfigError, match=r"policy: is not a siamkit\.FreezePolicy.*create_policy"):
+        FreezeSchedule(policy, STAGES, 3)
+
+
+@pytest.mark.parametrize("epochs", [-1, 2.5, "3", None, True])
+def test_what_is_no_number_of_epochs_is_refused(epochs: Any) -> None:
+    with pytest.raises(ConfigError, match="epochs: must be a whole number"):
+        FreezeSchedule(Fixed(TOP), STAGES, epochs)
+
+
+@pytest.mark.parametrize("epoch", [-1, 3])
+def test_an_epoch_outside_the_run_has_no_phase(epoch: int) -> None:
+    with pytest.raises(ConfigError, match=f"no such epoch, got {epoch}, allowed: 0 to 2"):
+        FreezeSchedule(Fixed(TOP), STAGES, 3).phase_at(epoch)

@@ -654,3 +654,9 @@ def test_compiled_modules_are_watched_as_they_were_written():
     inner = nn.Sequential(plain[0], torch.compile(plain[1], backend="eager"))
     stages = discover_stages(inner, torch.zeros(1, 3, 32, 32))
     assert [(s.name, s.output) for s in stages] == [("0", "0"), ("1", "1")]
+
+
+def test_a_head_that_is_no_name_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="head: must be the name of a module"):
+        discover_stages(net, torch.zeros(1, 2), head=net[1])  # type: ignore[arg-type]

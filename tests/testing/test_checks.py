@@ -170,6 +170,12 @@ class Noisy(Tiny):
         return features + torch.randn_like(features)
 
 
+class Unsaved(Tiny):
+    def __init__(self, channels=3, size=None):
+        super().__init__(channels, size)
+        self.one.register_buffer("projection", torch.rand(8), persistent=False)
+
+
 class BatchStatistics(Tiny):
     def forward(self, images):
         features = super().forward(images)
@@ -225,6 +231,10 @@ ONE_BLOCK = (Stage("one.0", ("one.0.weight",), ("one.0",)),)
         (NotPooled, r"features \[N, D\]: pool and flatten them; got \(2, 8, 3, 3\)"),
         (NotFinite, "finite features"),
         (Noisy, "the same features for the same images in eval mode"),
+        (
+            Unsaved,
+            r"persistent=False that follow from the options; got other values in \['one.proj",
+        ),
         (BatchStatistics, "features that do not depend on the other images in eval mode"),
         (Detached, "features that gradients flow through"),
         (HalfDetached, r"a gradient for each parameter that takes part; got none for \['one.0"),

@@ -68,6 +68,7 @@ def export_saved(subject: Subject, kind: Kind, folder: Path, saving: Saving) -> 
         weights=saving.weights,
         calibration=None if calibration is None else calibration.to_json(),
         sections=saving.sections,
+        as_named=True,
     )
     tensors = bytes_of(folder / BACKBONE, folder / REST)
     images = subject.val.cycled(BATCH)

@@ -39,12 +39,24 @@ def check_images(net: SiameseNet) -> Tensor:
     return waves.reshape(shape).float().to(device)
 
 
+def check_embeddings(net: SiameseNet) -> Tensor:
+    """Return a network's embeddings ``[2, E]`` of the test images, one image at a time.
+
+    More would need more memory than the network may have left.
+    """
+    return torch.cat([net.embed(image) for image in check_images(net).split(1)])
+
+
 def difference(a: Tensor, b: Tensor) -> float:
     """Return the relative difference of two tensors; infinity if their shapes differ."""
     if a.shape != b.shape:
         return float("inf")
     a, b = a.detach().double().cpu(), b.detach().double().cpu()
     return float((a - b).norm() / b.norm().clamp_min(1e-12))
+
+
+OTHER_DEVICE = 10.0
+"""The factor on the tolerance if the networks may run on devices of different kinds."""
 
 
 def tolerance(module: nn.Module) -> float:

@@ -35,7 +35,13 @@ from siamkit.model.pretrained.folder import (
     new_folder,
     require_free,
 )  # fmt: skip
-from siamkit.model.pretrained.identity import check_images, difference, fingerprint_of, tolerance
+from siamkit.model.pretrained.identity import (
+    OTHER_DEVICE,
+    check_images,
+    difference,
+    fingerprint_of,
+    tolerance,
+)
 from siamkit.model.pretrained.load import CHECK, HEAD_PREFIX
 from siamkit.model.pretrained.rebuild import (
     inner,
@@ -50,8 +56,6 @@ from siamkit.registry import PYTHON
 from siamkit.tensor_files import load_tensors, save_tensors
 from siamkit.version import VERSION, versions
 
-_OTHER_DEVICE = 10.0  # factor on the tolerance if the network is not on the CPU, as its copy is
-
 
 def save_net(
     net: SiameseNet,
@@ -62,6 +66,7 @@ def save_net(
     calibration: Mapping[str, Any] | None = None,
     sections: Sequence[CardSection] = (),
     force: bool = False,
+    as_named: bool = False,
 ) -> Path:
     """Save a network to a folder, and return the folder.
 
@@ -74,6 +79,8 @@ def save_net(
         calibration: The network's calibration, as :meth:`siamkit.Calibration.to_json` returns it.
         sections: Further sections of the model card.
         force: Whether to replace a saved network in the folder.
+        as_named: Whether the names that the network was built by must build it again. Otherwise, a
+            part that was changed since is saved as an object.
 
     Raises:
         ConfigError: The folder is not empty.
@@ -107,7 +114,7 @@ def save_net(
             int8=None if net.quantized is None else net.quantized.to_json(),
             reads=net.head.reads,
         )
-        chosen, copy = _tried(net, Folder(temporary, draft, {}))
+        chosen, copy = _tried(net, Folder(temporary, draft, {}), as_named)
         _write(head | {CHECK: copy.embed(check_images(copy))}, temporary / REST, "head")
         saved = chosen.saved.model_copy(
             update={"files": {name: sha256_of(temporary / name) for name in (BACKBONE, REST)}}
@@ -122,7 +129,7 @@ def save_net(
 # --- how to build the network again --------------------------------------------------------------
 
 
-def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
+def _tried(net: SiameseNet, draft: Folder, as_named: bool) -> tuple[Folder, SiameseNet]:
     """Try ways to build backbone and head again, until the outputs are the same.
 
     Returns:
@@ -132,11 +139,11 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
         PluginError: No way gives the same outputs.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    limit = tolerance(net) * (1 if device.type == "cpu" else _OTHER_DEVICE)
+    limit = tolerance(net) * (1 if device.type == "cpu" else OTHER_DEVICE)
     images = check_images(net)
     tensors = load_tensors(draft.path / BACKBONE)
     features = net.features(images)
-    for folder, given in _backbones(net, draft):
+    for folder, given in _backbones(net, draft, as_named):
         backbone = _attempt(lambda: rebuild_backbone(folder, tensors, given), given is not None)  # noqa: B023
         if backbone is not None:
             backbone = backbone.cpu()
@@ -148,7 +155,7 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
     rest = load_tensors(draft.path / REST)
     state = {name.removeprefix(HEAD_PREFIX): tensor for name, tensor in rest.items()}
     embeddings = net.embed(images)
-    for whole, given in _heads(net, folder):
+    for whole, given in _heads(net, folder, as_named):
         head = _attempt(lambda: rebuild_head(whole, state, backbone, given), given is not None)  # noqa: B023
         if head is not None:
             copy = SiameseNet(
@@ -180,7 +187,9 @@ def _output(module: nn.Module, images: Tensor) -> Tensor:
         return result
 
 
-def _backbones(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module | None]]:
+def _backbones(
+    net: SiameseNet, draft: Folder, as_named: bool
+) -> Iterator[tuple[Folder, nn.Module | None]]:
     """Yield the ways to build the backbone, the best first.
 
     Each way is a folder whose ``saved`` names it, and the module to pass to
@@ -189,19 +198,25 @@ def _backbones(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Modu
     part, origin = draft.saved.backbone, net.origin
     if (by_timm := _by_timm(net, draft)) is not None:
         yield by_timm, None
-    if origin is not None and not origin.backbone.name.startswith(PYTHON):
-        yield _with(draft, "backbone", _plugin(origin.backbone, part)), None
-    yield draft, net.backbone
+    name = None if origin is None or origin.backbone.name.startswith(PYTHON) else origin.backbone
+    if name is not None:
+        yield _with(draft, "backbone", _plugin(name, part)), None
+    if name is None or not as_named:
+        yield draft, net.backbone
 
 
-def _heads(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module | None]]:
+def _heads(
+    net: SiameseNet, draft: Folder, as_named: bool
+) -> Iterator[tuple[Folder, nn.Module | None]]:
     part, origin = draft.saved.head, net.origin
-    if origin is not None and not origin.head.name.startswith(PYTHON):
-        yield _with(draft, "head", _plugin(origin.head, part)), None
+    name = None if origin is None or origin.head.name.startswith(PYTHON) else origin.head
+    if name is not None:
+        yield _with(draft, "head", _plugin(name, part)), None
     if len(net.head) == 0:
         nothing = NamedPart("identity", {}, "siamkit", VERSION)
         yield _with(draft, "head", _plugin(nothing, part)), None
-    yield draft, net.head
+    if name is None or not as_named:
+        yield draft, net.head
 
 
 def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
@@ -226,7 +241,7 @@ def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
     except Exception:  # the type depends on the architecture; other ways to save it will be tried
         return None
     features = net.features(check_images(net))
-    limit = _OTHER_DEVICE * tolerance(net)  # timm loads half precision into float32
+    limit = OTHER_DEVICE * tolerance(net)  # timm loads half precision into float32
     same = difference(_output(loaded, check_images(net)), features) <= limit
     return folder if same else None
 
@@ -285,7 +300,8 @@ def _no_function(kind: str, part: SavedPart) -> PluginError:
         f"a copy of the {kind} with the same tensors returns another output, so the {kind} cannot "
         "be saved",
         where=part.name,
-        hint="keep everything that the forward depends on in parameters and buffers",
+        hint="keep everything that the forward depends on in parameters and in buffers that are "
+        "saved (persistent=True)",
     )
 
 

@@ -1,0 +1,86 @@
+"""Modules are in eval mode in every thread that asks for it, and have their own mode afterwards."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import siamkit
+from siamkit.model import modes
+from siamkit.model.modes import in_eval_mode
+
+
+def mixed() -> nn.Sequential:
+    """A network in train mode with one module in eval mode."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout()))
+    net[1][1].eval()
+    return net
+
+
+def modes_of(net: nn.Module) -> list[bool]:
+    return [m.training for m in net.modules()]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_held_at_the_end() -> Any:
+    yield
+    assert not modes._HELD
+
+
+def test_each_module_gets_its_own_mode_back() -> None:
+    net = mixed()
+    before = modes_of(net)
+    with pytest.raises(KeyError), in_eval_mode(net):
+        assert not any(modes_of(net))
+        raise KeyError
+    assert modes_of(net) == before
+
+
+def test_a_nested_block_restores_what_it_found() -> None:
+    net = mixed()
+    before = modes_of(net)
+    with in_eval_mode(net):
+        net.train()
+        with in_eval_mode(net[1]):
+            assert not any(modes_of(net[1]))
+        assert all(modes_of(net))
+    assert modes_of(net) == before
+
+
+@pytest.mark.parametrize("first", ["whole", "part"])
+def test_a_thread_that_ends_leaves_eval_mode_to_the_others(first: str) -> None:
+    net = mixed()
+    before = modes_of(net)
+    one, other = (net, net[1]) if first == "whole" else (net[1], net)
+    entered, leave = threading.Event(), threading.Event()
+
+    def longer() -> bool:
+        with in_eval_mode(other):
+            entered.set()
+            leave.wait(10)
+            return any(modes_of(other))
+
+    with ThreadPoolExecutor(1) as pool:
+        with in_eval_mode(one):
+            later = pool.submit(longer)
+            entered.wait(10)
+        leave.set()
+        assert not later.result()
+    assert modes_of(net) == before
+
+
+def test_threads_that_share_a_network_in_train_mode_get_its_embeddings() -> None:
+    net = siamkit.create_model("timm:resnet10t", pretrained=False, image_size=32, head="linear")
+    images = torch.randn(4, 3, 32, 32)
+    wanted, before = net.embed(images), {n: t.clone() for n, t in net.state_dict().items()}
+    net.train()
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(net.embed, [images] * 40):
+            torch.testing.assert_close(found, wanted)
+    assert net.training
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
