@@ -54,7 +54,7 @@ class FreezeSchedule:
         if isinstance(self.policy, type) or not callable(getattr(self.policy, "plan", None)):
             raise ConfigError(
                 "is not a siamkit.FreezePolicy", where="policy", got=self.policy,
-                hint="siamkit.create_policy(NAME) and siamkit.create_policy(FUNCTION) make one",
+                hint="siamkit.create_policy makes one of a registered name or a function",
             )  # fmt: skip
         object.__setattr__(self, "epochs", whole_number(self.epochs, "epochs", least=0))
         object.__setattr__(self, "stages", tuple(self.stages))

@@ -154,7 +154,7 @@ def test_folders_without_images_beside_the_splits_do_not_matter(make_images):
 
 def test_classes_with_one_image_in_val_and_test_are_told(make_images):
     root = make_images({
-        **below("train", TWO), **below("val", {"a": 2, "b": 1}), **below("test", {"a": 2, "c": 1}),
+        **below("train", TWO), **below("val", {"a": 2, "b": 1}), **below("test", {"d": 2, "c": 1}),
     })  # fmt: skip
     notices = load(root).notices
     assert notices[0].startswith("1 validation class has only one image") and notices[0].endswith(
