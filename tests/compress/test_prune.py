@@ -299,7 +299,9 @@ def test_a_loss_with_its_own_parameters_keeps_them(
     api.fit(values_of(tmp_path / "run", loss="proxy-anchor", train={"epochs": 1}))
     begun: list[Any] = []
     begin = rounds.begin
-    monkeypatch.setattr(rounds, "begin", lambda *args: begun.append(args[4]) or begin(*args))
+    monkeypatch.setattr(
+        rounds, "begin", lambda *args, **more: begun.append(args[4]) or begin(*args, **more)
+    )
     siamkit.prune(tmp_path / "run", tmp_path / "new", ratio=0.3)
     before = api.open_run(tmp_path / "run").checkpoint("best").model
     own = {name: tensor for name, tensor in before.items() if name.startswith("loss.")}
