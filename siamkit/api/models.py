@@ -106,7 +106,7 @@ def _require_same_output(net: SiameseNet, run: OpenRun, checkpoint: SavedCheckpo
         makers = " and ".join(plugins_of(net))
         raise CheckpointError(
             f"the embeddings differ from those of the trained network by {apart:.2g} of their "
-            "length on two test images, although all tensors are the same",
+            "length on two made-up images, although all tensors are the same",
             where=str(run.path),
             hint=f"the code of {makers} may have changed since the run: install the versions in "
             f"{run.dir.plugins.name}. Or the forward depends on random values that are neither "

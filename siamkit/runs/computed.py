@@ -1,4 +1,4 @@
-"""What a run's network computed: its embeddings of two test images, stored with the run.
+"""The check of a run's network: the run keeps its embeddings of two images that siamkit makes up.
 
 A network consists of tensors, which a checkpoint holds, and of code, which it does not. If the code
 of a plugin changes, or if it draws a part of the network at random, the tensors fit and the network
@@ -25,12 +25,12 @@ def file(run: RunDir) -> Path:
 
 
 def save_computed(run: RunDir, network: str, embeddings: Rows) -> None:
-    """Write the embeddings ``[2, E]`` of the test images, replacing earlier ones.
+    """Write the embeddings ``[2, E]`` of these images, replacing earlier ones.
 
     Args:
         run: The run.
         network: The hash of the network; see :attr:`.SavedCheckpoint.network`.
-        embeddings: Its embeddings of the test images.
+        embeddings: Its embeddings of these images.
 
     Raises:
         ResourceError: The disk is full or not writable.

@@ -39,7 +39,7 @@ def best_network(trainer: Trainer) -> SavedCheckpoint:
 def embed_held_out(trainer: Trainer, best: SavedCheckpoint) -> dict[str, HeldOut]:
     """Embed the held-out images with the best epoch's network, and save the embeddings.
 
-    The embeddings of the test images are saved too, by which a loaded network is checked.
+    Those of two made-up images are saved too, by which a loaded network is checked.
     """
     setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
     load_model_tensors(setup, best.model)

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
@@ -213,10 +212,7 @@ class Trainer:
         return self.scorer.untrained(VAL, read)[1]
 
     def _load_solved(self, execution: Execution | None) -> None:
-        self._load_read(read_training(self.scorer, self.engine, execution))
-
-    def _load_read(self, read: Tensor) -> None:
-        """Load the head that belongs to what it reads of the training images ``[N, D]``."""
+        read = read_training(self.scorer, self.engine, execution)
         solve(self.setup, read, torch.tensor(self.sets[SOLVE].images.labels))
 
     def _refit_epoch(self) -> int | None:
@@ -344,7 +340,7 @@ class Trainer:
         state = self.state
         train_seconds = time.perf_counter() - started
         if self.setup.net.head.computed:
-            self._load_read(torch.from_numpy(self.scorer.reading(SOLVE, execution)))
+            self._load_solved(execution)
         metrics, train_metrics = (self.scorer.trained(execution, name) for name in (VAL, PROBE))
         record: Metrics = {
             **metrics,

@@ -85,8 +85,8 @@ class Scorer:
             return self._embed(name, execution.sources[name], _as_it_is)
         return self.embedded(name, self.setup.net.extractor, execution.decision.kernel)
 
-    def reading(self, name: str, execution: Execution) -> Embeddings:
-        """Return what the current network's head reads of an image set, computed by ``execution``.
+    def read_now(self, name: str, execution: Execution) -> Embeddings:
+        """Return what the head reads of an image set ``[N, D]``, at any time in a phase.
 
         Args:
             name: The image set, one of the sources of ``execution``.

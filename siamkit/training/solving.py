@@ -50,8 +50,11 @@ def read_training(scorer: Scorer, engine: Engine, execution: Execution | None) -
     Args:
         scorer: Embeds the images.
         engine: The engine of the run.
-        execution: The execution of the first phase; None before it, or after another one.
+        execution: The execution of the first phase, or of the current one if the head is computed
+            after each epoch; None before it, or after another one.
     """
+    if execution is not None and scorer.setup.net.head.computed:
+        return torch.from_numpy(scorer.read_now(SOLVE, execution))
     if execution is None or not execution.gives_features:
         return torch.from_numpy(scorer.embedded(SOLVE, scorer.setup.net.extractor, None))
     ready = stocked(scorer, engine, execution, SOLVE)

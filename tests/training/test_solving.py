@@ -19,7 +19,7 @@ from siamkit.errors import ConfigError
 from siamkit.model.closed_form import wccn
 from siamkit.runs import checkpoint
 from siamkit.runs.open import OpenRun
-from siamkit.training import begin, loading, loop
+from siamkit.training import begin, loading, loop, range_test
 from siamkit.training.loading import SOLVE
 from siamkit.training.state import BEFORE, RunState, best_of, lost, refit_text
 
@@ -302,6 +302,35 @@ def test_a_head_that_is_not_trained_is_the_closed_form_of_the_best_epochs_backbo
     before, after = network(Path(solved["run_dir"])), network(run, "last")
     assert not torch.allclose(before["head.0.weight"], after["head.0.weight"], rtol=1e-2)
     assert len(result["phases"]) == 1
+
+
+def test_a_computed_head_needs_no_pass_through_the_whole_network(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live: list[str] = []
+    plain = loop.Scorer.embedded
+
+    def embedded(self: Any, name: str, *rest: Any) -> Any:
+        live.append(name)
+        return plain(self, name, *rest)
+
+    monkeypatch.setattr(loop.Scorer, "embedded", embedded)
+    api.fit(run_values(head=COMPUTED, train={"epochs": 2}, engine={"cache": "always"}))
+    assert SOLVE not in live
+
+
+def test_a_rate_is_found_without_computing_the_head(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved: list[str] = []
+    plain = range_test.solve
+    monkeypatch.setattr(range_test, "solve", lambda *given: solved.append("") or plain(*given))
+    for head, needed in ((HEAD, True), (COMPUTED, False)):
+        solved.clear()
+        values = run_values(head=head, freeze="full")
+        del values["run_dir"]
+        api.find_lr(values, steps=20)
+        assert bool(solved) is needed
 
 
 def test_a_resumed_run_computes_the_same_heads(
