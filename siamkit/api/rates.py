@@ -28,10 +28,10 @@ def find_lr(
 ) -> RateResult:
     """Find a learning rate by a range test, without training a run.
 
-    The test trains the network from its initial weights, under the freeze plan of one phase. The
-    rate rises from step to step. After each step, the test measures the loss on the same few
-    batches. It is repeated with other batches. Method: Smith (2017),
-    https://arxiv.org/abs/1506.01186.
+    The test trains the network under the freeze plan of one phase, from the weights that the phase
+    starts with: for a later phase, the epochs before it are trained first. The rate rises from step
+    to step. After each step, the test measures the loss on the same few batches. It is repeated
+    with other batches. Method: Smith (2017), https://arxiv.org/abs/1506.01186.
 
     Args:
         config: As for :func:`fit`.
@@ -41,7 +41,8 @@ def find_lr(
         lowest: The first rate.
         highest: The last rate; at least 10 times the first.
         output: An HTML file to write, with the chart; None: write none.
-        progress: Called with the number of finished steps, and the number of all steps.
+        progress: Called with the number of finished steps, and the number of all steps. The steps
+            of the epochs before the phase count too.
         **sections: Arguments as for :func:`fit`: names, mappings or objects.
 
     Returns:

@@ -18,7 +18,7 @@ PhaseNumber = Annotated[
         "--phase",
         metavar="N",
         help="The number of the phase to test, from 1. 'siamkit inspect' shows the phases: epochs "
-        "in which the same stages train. Default: 1.",
+        "in which the same stages train. The epochs before it are trained first. Default: 1.",
         rich_help_panel=_TEST,
     ),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from siamkit.checks import whole_number
@@ -14,7 +14,7 @@ from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
 from siamkit.engine.settings import Reports
 from siamkit.errors import ConfigError
-from siamkit.freezing.schedule import FreezeSchedule, status
+from siamkit.freezing.schedule import FreezeSchedule, History, status
 from siamkit.guard import attributing
 from siamkit.interfaces import Event, Phase
 from siamkit.model.device import using_threads
@@ -22,7 +22,8 @@ from siamkit.registry import Registry
 from siamkit.runs.events import Listener
 from siamkit.spelling import argument, command, setting
 from siamkit.training.batching import batch_notices
-from siamkit.training.build import Setup, build, prepare_images
+from siamkit.training.build import Setup, build, build_optimizer, prepare_images
+from siamkit.training.earlier import train_before
 from siamkit.training.quantize import INT8, QuantizedPrefix, quantized
 from siamkit.training.range_test import REPEATS, run_range_test, tried_rates
 from siamkit.training.requirements import for_data, require_loss
@@ -58,7 +59,8 @@ def find_lr(
     """Run a learning-rate range test, and return the JSON object of ``siamkit lr-find --json``.
 
     The test builds a network of its own, so nothing that a training uses changes, except that the
-    cache then holds the features of the images that the test used.
+    cache then holds the features of the images that the test used. The epochs before a later phase
+    are trained first, because the phase starts from the weights that they leave.
 
     Args:
         config: A resolved config.
@@ -71,7 +73,8 @@ def find_lr(
         splits: The data of the run; None: load it.
         int8: The part of the run's network that is computed in int8, if the run has one; None: make
             it if the config asks for it.
-        progress: Called with the number of finished steps, and the number of all steps.
+        progress: Called with the number of finished steps, and the number of all steps. The steps
+            of the epochs before the phase count too.
 
     Raises:
         SiamkitError: A setting, the data or a plugin is at fault.
@@ -79,39 +82,58 @@ def find_lr(
     _require_range(steps, lowest, highest)
     started = time.perf_counter()
     notices: list[str] = []
+    show, before = progress or _silent, 0  # the steps of the epochs before the phase
 
     def emit(name: str, data: Mapping[str, Any]) -> None:
+        nonlocal before
         if name == "notice":
             notices.append(data["text"])
+        elif name == "step":
+            before = data["step"]
+            earlier = data["steps"] // config.train.epochs * chosen.start_epoch
+            show(before, earlier + REPEATS * steps)
 
     alone = splits is None
     if splits is None:
         splits = load_data(config.data, config.train.seed)
-    setup = build(for_data(config, splits, registries), registries, len(splits.train.classes))
+    config = for_data(config, splits, registries)
+    setup = build(config, registries, len(splits.train.classes))
     about_images = prepare_images(setup, splits)
     if alone:  # a run that searches its rate says the same itself
         batches = batch_notices(config.train, splits.train)
         notices += [*splits.notices, *batches, *about_images]
     require_loss(setup, splits)
+    history: History = ()
     chosen = _chosen(setup.schedule, phase, epoch)
     setup.schedule.require_trainable([chosen])
     rates = tried_rates(lowest, highest, steps)
+    reports = Reports(emit, lambda: None)
     with using_threads(config.train.threads), attributing(setup.plugins):
         if int8 is not None:
             int8.apply(setup)
         elif config.engine.prefix == INT8:
-            notices.append(quantized(setup, splits).notice)
-        reports = Reports(emit, lambda: None)
+            int8 = quantized(setup, splits)
+            notices.append(int8.notice)
+        if chosen.start_epoch:
+            if config.optimizer.lr == "auto":
+                first = rate_of_run(config, registries, splits, (), int8)
+                setup, _ = with_rate(setup, splits, registries, first)
+            notices.append(_about_earlier(setup, chosen))
+            history = train_before(
+                setup, splits, lambda known: _chosen(setup.schedule, phase, epoch, known), reports
+            )
+            chosen = _chosen(setup.schedule, phase, epoch, history)
         tested = run_range_test(
-            setup, registries, splits, chosen, rates, reports, progress or _silent
-        )
+            setup, registries, splits, chosen, rates, reports,
+            lambda done, total: show(before + done, before + total),
+        )  # fmt: skip
     found = suggested(tested.curves)
     mean = mean_curve(tested.curves)
     longest = max(tested.curves, key=lambda curve: len(curve.rates))
     return {
         **asdict(found),
         "configured": config.optimizer.lr,
-        "phase": _described(setup, chosen),
+        "phase": _described(setup, chosen, history),
         "steps": steps,
         "repeats": REPEATS,
         "lowest": lowest,
@@ -167,6 +189,18 @@ def rate_of_run(
     return {key: found[key] for key in kept}
 
 
+def with_rate(
+    setup: Setup, splits: Splits, registries: Mapping[str, Registry], found: Mapping[str, Any]
+) -> tuple[Setup, Splits]:
+    """Return a run's parts with the found learning rate, and its data with the search's notices."""
+    optimizer = setup.config.optimizer.model_copy(update={"lr": found["lr"]})
+    config = setup.config.model_copy(update={"optimizer": optimizer})
+    registry, net = registries["optimizer"], setup.net
+    made = build_optimizer(optimizer, registry, net, setup.loss, setup.schedule.stages)
+    notices = (*splits.notices, *found["notices"])
+    return replace(setup, config=config, optimizer=made), replace(splits, notices=notices)
+
+
 def _require_range(steps: int, lowest: float, highest: float) -> None:
     """Check the rates to try.
 
@@ -199,13 +233,15 @@ def _require_range(steps: int, lowest: float, highest: float) -> None:
         )
 
 
-def _chosen(schedule: FreezeSchedule, phase: int | None, epoch: int | None) -> Phase:
-    """Return the phase to test under.
+def _chosen(
+    schedule: FreezeSchedule, phase: int | None, epoch: int | None, history: History = ()
+) -> Phase:
+    """Return the phase to test under, as the metrics of the finished epochs let expect it.
 
     Raises:
         ConfigError: There is no such phase or epoch, both are given, or the run has no epochs.
     """
-    phases = schedule.phases()
+    phases = schedule.phases(history)
     if not phases:
         raise ConfigError(
             "a run without epochs has no learning rate to find",
@@ -237,11 +273,19 @@ def _chosen(schedule: FreezeSchedule, phase: int | None, epoch: int | None) -> P
                 hint=f"{command('inspect')} shows the phases",
             )
         return phases[number - 1]
-    return phases[0]  # a later phase starts from trained weights, which the test does not have
+    return phases[0]
 
 
-def _described(setup: Setup, phase: Phase) -> dict[str, Any]:
-    phases = setup.schedule.phases()
+def _about_earlier(setup: Setup, phase: Phase) -> str:
+    """Return a notice about the epochs before a phase."""
+    return (
+        f"the test began after {plural(phase.start_epoch, 'epoch')} of training at the rate "
+        f"{setup.config.optimizer.rate:g}, as this phase does"
+    )
+
+
+def _described(setup: Setup, phase: Phase, history: History) -> dict[str, Any]:
+    phases = setup.schedule.phases(history)
     rows = status(setup.schedule.stages, phase.plan, setup.controller.sizes)
     return {
         "number": phases.index(phase) + 1,

@@ -25,8 +25,8 @@ from siamkit.runs.events import Listener, emitter
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import command, setting
 from siamkit.training.begin import write_records
-from siamkit.training.build import Setup, build, build_optimizer, identity, prepare_images
-from siamkit.training.find_lr import rate_of_run
+from siamkit.training.build import Setup, build, identity, prepare_images
+from siamkit.training.find_lr import rate_of_run, with_rate
 from siamkit.training.finish import best_network, calibrated, embed_held_out
 from siamkit.training.loading import VAL
 from siamkit.training.loop import Trainer
@@ -103,7 +103,7 @@ def fit(
                     config = setup.config
                 if config.optimizer.lr == "auto" and config.train.epochs:
                     found = rate_of_run(config, registries, splits, listeners, made)
-                    setup, splits = _with_rate(setup, splits, registries, found)
+                    setup, splits = with_rate(setup, splits, registries, found)
                     config = setup.config
             write_records(run_dir, config, splits, registries)
             if setup.net.quantized is not None:
@@ -118,18 +118,6 @@ def fit(
                 if left:
                     emit("notice", {"text": left})
                 return _run(setup, splits, state, run_dir, emit, None)
-
-
-def _with_rate(
-    setup: Setup, splits: Splits, registries: Mapping[str, Registry], found: Mapping[str, Any]
-) -> tuple[Setup, Splits]:
-    """Return a run's parts with the found learning rate, and its data with the search's notices."""
-    optimizer = setup.config.optimizer.model_copy(update={"lr": found["lr"]})
-    config = setup.config.model_copy(update={"optimizer": optimizer})
-    registry, net = registries["optimizer"], setup.net
-    made = build_optimizer(optimizer, registry, net, setup.loss, setup.schedule.stages)
-    notices = (*splits.notices, *found["notices"])
-    return replace(setup, config=config, optimizer=made), replace(splits, notices=notices)
 
 
 def _with_int8(

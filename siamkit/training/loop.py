@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -103,6 +104,33 @@ class Trainer:
             NonFiniteError: A loss or gradient is not finite.
             FrozenDriftError: A frozen tensor changed.
         """
+        with self._opened():
+            if not self.state.solved and not self.train.epochs:
+                self._solve_alone()
+            self._train_until(lambda: self.train.epochs)
+            refitted = self.state.refitted
+            if self.execution is None and self.state.decision is not None and not refitted:
+                self._reenter(self.state.decision)
+            epoch = self._refit_epoch()
+            if epoch is not None:
+                self._refit(epoch)
+
+    def run_until(self, end: Callable[[], int]) -> None:
+        """Train the first epochs of a run, and leave the network as they leave it.
+
+        Args:
+            end: Returns the epoch to stop before, from 0. Asked before each epoch, because the
+                phases of a metric-driven policy depend on the metrics of the epochs before.
+
+        Raises:
+            SiamkitError: As :meth:`run`.
+        """
+        with self._opened():
+            self._train_until(end)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Save what the run starts from, and close the images and the engine after the block."""
         with ExitStack() as closing:
             for loaded in self.sets.values():
                 closing.enter_context(loaded.source)
@@ -110,21 +138,16 @@ class Trainer:
             if self.fresh:
                 # From here on, the run can be resumed after any interruption.
                 self.save(best=False)
-            if not self.state.solved and not self.train.epochs:
-                self._solve_alone()
-            self._solve(None)
-            while not self.state.is_over(self.train.epochs):
-                execution = self._start_phase(self._plan())
-                self._solve(execution)
-                if not self.state.untrained:
-                    self._score_untrained(execution)
-                self._run_epoch(execution)
-            refitted = self.state.refitted
-            if self.execution is None and self.state.decision is not None and not refitted:
-                self._reenter(self.state.decision)
-            epoch = self._refit_epoch()
-            if epoch is not None:
-                self._refit(epoch)
+            yield
+
+    def _train_until(self, end: Callable[[], int]) -> None:
+        self._solve(None)
+        while not self.state.is_over(end()):
+            execution = self._start_phase(self._plan())
+            self._solve(execution)
+            if not self.state.untrained:
+                self._score_untrained(execution)
+            self._run_epoch(execution)
 
     def _reenter(self, decision: PhaseDecision) -> None:
         """Restore the last epoch's execution, for a resumed run that has no epoch left to train.

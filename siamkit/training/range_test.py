@@ -38,7 +38,7 @@ from siamkit.training.build import Setup, build_optimizer
 from siamkit.training.exactness import cuts_batches, not_exact, obstacle
 from siamkit.training.fitting import fitting_pass, free_memory, halved_pass
 from siamkit.training.loading import SECOND, SOLVE, engine_of, load_sets
-from siamkit.training.optimizer import rates, set_rates
+from siamkit.training.optimizer import load_state_tensors, rates, set_rates, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive
 from siamkit.training.solving import read_training, solve
@@ -146,7 +146,7 @@ def run_range_test(
     There is one exception: a head with a closed form has the one of the images of the test.
 
     Args:
-        setup: The parts of a run that has not started.
+        setup: The parts of a run, with the network and the optimizer of the start of the phase.
         registries: The registry of each component section.
         splits: The data of the run.
         phase: The phase of the plan to test under.
@@ -247,7 +247,8 @@ class _Test:
         entered = self.engine.enter(range(epoch, epoch + 1))
         ready = self.engine.prepare(entered, epoch)
         self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].sample)
-        if SOLVE in self.sets and not self.setup.net.head.computed:  # steps need no computed head
+        # After the first phase, the head is trained. Steps need no computed head.
+        if SOLVE in self.sets and not epoch and not self.setup.net.head.computed:
             self._solve(largest_pass(planned))
         if any(len(part.passes) > 1 for step in planned for part in step):
             tried = try_splitting(setup, self.execution, epoch, planned[0][0].images)
@@ -303,6 +304,8 @@ class _Test:
             setup.loss,
             setup.schedule.stages,
         )
+        # A later phase goes on with what the optimizer knows of the epochs before. This copies it.
+        load_state_tensors(optimizer, state_tensors(setup.optimizer))
         stepper = Stepper(
             setup.net, setup.loss, optimizer, setup.device, config.train.precision,
             config.optimizer.clip_norm,

@@ -48,6 +48,37 @@ def test_the_phase_is_the_one_asked_for(
     assert multiples == expected
 
 
+def test_a_later_phase_is_tested_after_the_epochs_before_it(run_values: RunValues) -> None:
+    values = run_values(
+        freeze={"name": "stages", "warmup": 2}, optimizer={"lr": 0.02}, train={"epochs": 4},
+        engine={"cache": "off", "prefix": "folded"},
+    )  # fmt: skip
+    shown: list[tuple[int, int]] = []
+    first = found(values)
+    later = found(values, epoch=3, progress=lambda *numbers: shown.append(numbers))
+    assert (
+        "the test began after 2 epochs of training at the rate 0.02, as this phase does"
+        in (later["notices"])
+    )
+    assert not any("the test began after" in text for text in first["notices"])
+    assert later["losses"][0][0] < first["losses"][0][0]
+    before = 2 * 3  # steps of the epochs before
+    assert shown[0] == (1, before + 60) and shown[before - 1 :][0] == (before, before + 60)
+    assert shown[-1] == (before + 60, before + 60) and shown == sorted(shown)
+
+
+@pytest.mark.slow
+def test_the_epochs_before_are_trained_at_the_rate_that_auto_finds(run_values: RunValues) -> None:
+    sections = {"loss": {"name": "triplet"}, "engine": {"cache": "off", "prefix": "folded"}}
+    values = run_values(optimizer={"lr": "auto"}, **sections)
+    config = api.load_config({k: v for k, v in values.items() if k != "run_dir"})
+    rate = find_lr(config, registries())["lr"]
+    later = found(values, phase=2)
+    assert any(f"at the rate {rate:g}, as this phase" in text for text in later["notices"])
+    given = found(run_values(optimizer={"lr": rate}, **sections), phase=2)
+    assert given["losses"] == later["losses"]
+
+
 def test_a_run_without_epochs_has_no_rate_to_find(run_values: RunValues) -> None:
     with pytest.raises(ConfigError, match=r"train.epochs: a run without epochs has no learning"):
         found(run_values(train={"epochs": 0}))

@@ -145,6 +145,23 @@ def test_weights_buffers_and_generators_stay(run_values: RunValues, phase: int, 
         assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
+def test_the_optimizer_goes_on_with_what_it_knows(run_values: RunValues) -> None:
+    setup, splits = parts_of(run_values(engine={"cache": "off", "prefix": "folded"}))
+    fresh = outcome_of(setup, splits)
+    for group in setup.optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, 100.0)
+    with torch.no_grad():
+        before = tensors(setup)
+        setup.optimizer.step()
+        setup.net.load_state_dict({n: t for n, t in before.items() if not n.startswith("loss.")})
+    setup.optimizer.zero_grad()
+    known = outcome_of(setup, splits)
+    assert known.curves[0].losses[0] == fresh.curves[0].losses[0]
+    # Such gradients leave a large second moment, so Adam's next steps are tiny.
+    assert known.curves[0].losses[1] != fresh.curves[0].losses[1]
+
+
 def test_the_repeats_start_alike_and_differ(run_values: RunValues) -> None:
     result = outcome_of(*parts_of(run_values()))
     first = {curve.losses[0] for curve in result.curves}
