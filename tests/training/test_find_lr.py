@@ -16,6 +16,7 @@ from siamkit.errors import ConfigError
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.training import find_lr as search
+from siamkit.training import range_test
 from siamkit.training.find_lr import find_lr
 
 RunValues = Callable[..., dict[str, Any]]
@@ -65,6 +66,20 @@ def test_a_later_phase_is_tested_after_the_epochs_before_it(run_values: RunValue
     before = 2 * 3  # steps of the epochs before
     assert shown[0] == (1, before + 60) and shown[before - 1 :][0] == (before, before + 60)
     assert shown[-1] == (before + 60, before + 60) and shown == sorted(shown)
+
+
+def test_a_head_that_was_trained_is_not_computed_again(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+    compute = range_test.solve
+    monkeypatch.setattr(
+        range_test, "solve", lambda setup, *read: epochs.append(phase) or compute(setup, *read)
+    )
+    values = run_values(head={"name": "multistage"}, engine={"cache": "off", "prefix": "folded"})
+    for phase in (1, 2):
+        found(values, phase=phase)
+    assert epochs == [1]
 
 
 @pytest.mark.slow
