@@ -100,8 +100,8 @@ class ComparisonDir:
             raise ConfigError(
                 f"the folder holds a comparison with another {_WORDS.get(key, key)}",
                 where=str(self.path),
-                got=None if key in _HASHES else _short(facts.get(key)),
-                allowed=None if key in _HASHES else _short(before.get(key)),
+                got=None if key in _HASHES else _unlike(facts.get(key), before.get(key)),
+                allowed=None if key in _HASHES else _unlike(before.get(key), facts.get(key)),
                 hint=hint if key in _HASHES else f"repeat its own command, or {hint}",
             )
 
@@ -195,6 +195,15 @@ _HASHES = ("data", "weights")
 """The facts that are hashes, which tell the user nothing."""
 
 
-def _short(value: Any, most: int = 200) -> str:
-    text = str(value)
+def _unlike(value: Any, other: Any, most: int = 200) -> str:
+    """Return the part of a value that another value does not have, as short text."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        keys = sorted(k for k in {**value, **other} if value.get(k) != other.get(k))
+        text = ", ".join(f"{key}={value.get(key)}" for key in keys)
+    elif isinstance(value, list) and isinstance(other, list):
+        unlike = [item for item in value if item not in other] or value
+        names = [item.get("name", item) if isinstance(item, dict) else item for item in unlike]
+        text = ", ".join(map(str, names))
+    else:
+        text = str(value)
     return text if len(text) <= most else f"{text[:most]}..."

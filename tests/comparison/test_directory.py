@@ -50,8 +50,13 @@ def test_values_of_python_are_the_same_when_they_are_read_back(
     ("change", "told"),
     [
         ({"folds": 2}, "another folds, got .2., allowed: 3; repeat its own command, or choose"),
-        ({"config": {"a": 2}}, r"another configuration, got .*2.*, allowed: .*1"),
-        ({"arms": ["y"]}, "another list of arms"),
+        ({"config": {"a": 1, "b": 3}}, "another configuration, got 'b=3', allowed: b=None;"),
+        ({"config": {"a": 2}}, "another configuration, got 'a=2', allowed: a=1;"),
+        ({"arms": ["y"]}, "another list of arms, got 'y', allowed: x;"),
+        (
+            {"arms": ["x", {"name": "y", "values": {"a": 1}}]},
+            "another list of arms, got 'y', allowed: x;",
+        ),
         ({"new": 1}, "another new, got .1., allowed: None"),
         ({"data": "b"}, r"another set of images; choose another folder \(output="),
         ({"weights": "v"}, r"another set of weights; choose another folder \(output="),
