@@ -311,7 +311,7 @@ def _require_protocol(metric: Any, equal: Any, budget: Any, base: RunConfig) -> 
     if base.data.folds is not None:
         raise ConfigError(
             "has no effect on a comparison", where=setting("data.folds"), got=base.data.folds,
-            hint=f"set {argument('folds')}",
+            hint=f"use {argument('folds')}",
         )  # fmt: skip
 
 

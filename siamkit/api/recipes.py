@@ -80,7 +80,7 @@ def choice_of(
         raise ConfigError(
             "cannot be combined with a recipe, because the budget decides how long the run trains",
             where=setting("train.epochs"),
-            hint=f"leave it out, or set {argument('budget')}",
+            hint=f"leave it out, or use {argument('budget')}",
         )
     if not candidates(fixed, recipe):
         raise ConfigError(

@@ -50,29 +50,29 @@ def pk_shape(
     if k < images_per_class:
         notices.append(
             f"batches have {plural(k, 'image')} per class instead of {images_per_class}, because "
-            f"no class has more: set {setting('train.images_per_class', k)}, or add images"
+            f"no class has more: use {setting('train.images_per_class', k)}, or add images"
         )
     p = min(max(batch_size // k, 2), len(counts))
     if p * k != batch_size:
         why = f"there are only {p} classes" if p == len(counts) else f"a multiple of {k} is needed"
         notices.append(
             f"batches have {p} classes x {plural(k, 'image')} = {p * k} images instead of "
-            f"{batch_size}, because {why}: set {setting('train.batch_size', p * k)}"
+            f"{batch_size}, because {why}: use {setting('train.batch_size', p * k)}"
             + (", or add classes" if p == len(counts) else "")
         )
     if small := sum(count < k for count in counts.values()):
         notices.append(
             f"{small} of {len(counts)} classes have fewer than {k} images: some of these images "
-            f"appear more than once in a batch; add images, or set "
-            f"{setting('train.images_per_class')} lower"
+            f"appear more than once in a batch; add images, or lower "
+            f"{setting('train.images_per_class')}"
         )
     steps, shown = _count(counts.values(), p, k), len(labels)
     if steps > -(-_visits(counts.values(), k) // p) and steps * p * k > _MANY * shown:
         notices.append(
             f"an epoch shows {steps * p * k} images, {steps * p * k / shown:.1f} times as many as "
             f"there are. It takes {plural(steps, 'batch')} to show all {largest} images of the "
-            f"largest class and repeats images of the others: use fewer images of this class, set "
-            f"{setting('train.images_per_class')} higher, or {setting('train.batch_size')} lower"
+            f"largest class and repeats images of the others: use fewer images of this class, raise "
+            f"{setting('train.images_per_class')}, or lower {setting('train.batch_size')}"
         )
     return p, k, tuple(notices)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any, Literal
@@ -66,7 +66,7 @@ class WrappedBackbone(Backbone):
         self.model = model
         self._preprocessing = preprocessing
         self.select: Select | None = (
-            select if select is not None else _stated(model, "select", (str, int))
+            select if select is not None else _stated(model, "select", (str, int, Callable))
         )
         stated = layout if layout is not None else _stated(model, "layout", (str,))
         self._stages: tuple[Stage, ...] | None = None
@@ -160,7 +160,7 @@ def preprocessing_of(module: nn.Module, context: BackboneContext) -> Preprocessi
     It is based on the module's attribute ``preprocessing``; without one, on the module's timm data
     config; without both, on ImageNet's statistics.
     """
-    own: Any = getattr(module, "preprocessing", None)
+    own = _stated(module, "preprocessing", (Preprocessing,))
     if isinstance(own, Preprocessing):
         base = own
     elif getattr(module, "pretrained_cfg", None):
@@ -215,10 +215,21 @@ def _prefixed(stage: Stage) -> Stage:
     )
 
 
-def _stated(module: nn.Module, name: str, kinds: tuple[type, ...]) -> Any:
-    """Return the attribute ``name`` of a module; None unless it is callable or of ``kinds``."""
+def _stated(module: nn.Module, name: str, kinds: tuple[Any, ...]) -> Any:
+    """Return the attribute ``name`` of a module; None if it has another meaning in this module.
+
+    Raises:
+        PluginError: It is a list or a mapping, which can only be meant for siamkit.
+    """
     value = getattr(module, name, None)
-    return value if isinstance(value, kinds) or callable(value) else None
+    if isinstance(value, list | tuple | Mapping):
+        allowed = {"layout": "a text such as 'NCHW'", "select": "a key, an index or a function",
+                   "preprocessing": "a siamkit.Preprocessing"}  # fmt: skip
+        raise PluginError(
+            f"the attribute {name} has the wrong type",
+            where=type(module).__name__, got=value, allowed=allowed[name],
+        )  # fmt: skip
+    return value if isinstance(value, kinds) and not isinstance(value, nn.Module) else None
 
 
 def _is_half(tensor: Tensor) -> bool:

@@ -162,7 +162,7 @@ def test_images_in_memory_are_kept_in_the_comparisons_folder(asked: Any, tmp_pat
         ({"jobs": 0}, "jobs: must be a whole number, got 0, allowed: 1 or more"),
         ({"seeds": 0}, "seeds: must be a whole number, got 0, allowed: 1 or more"),
         ({"data": {"path": "sample", "folds": 3, "fold": 0}},
-         "has no effect on a comparison, got 3; set folds"),
+         "has no effect on a comparison, got 3; use folds"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_before_anything_is_trained(

@@ -135,11 +135,11 @@ def test_labels_without_positives_or_negatives_are_refused(labels, got):
 @pytest.mark.parametrize(
     ("counts", "size", "k", "change"),
     [
-        ([2, 2, 2], 64, 4, "set train={'images_per_class': 2}, or add images"),
-        ([4, 4, 4], 64, 4, "set batch_size=12, or add classes"),
-        ([9] * 40, 63, 4, "set batch_size=60"),
-        ([999, *[9] * 9], 40, 4, "set train={'images_per_class': ...} higher, or batch_size lower"),
-        ([4, 4, 1], 12, 4, "add images, or set train={'images_per_class': ...} lower"),
+        ([2, 2, 2], 64, 4, "use train={'images_per_class': 2}, or add images"),
+        ([4, 4, 4], 64, 4, "use batch_size=12, or add classes"),
+        ([9] * 40, 63, 4, "use batch_size=60"),
+        ([999, *[9] * 9], 40, 4, "raise train={'images_per_class': ...}, or lower batch_size"),
+        ([4, 4, 1], 12, 4, "add images, or lower train={'images_per_class': ...}"),
     ],
 )
 def test_each_notice_about_batches_says_what_to_change(counts, size, k, change):
@@ -180,36 +180,36 @@ def test_items_are_looked_at_a_few_times_each(monkeypatch):
 @pytest.mark.parametrize("counts, size, k, told", [
     ([8] * 10, 64, 4, [
         "batches have 10 classes x 4 images = 40 images instead of 64, because there are only 10 "
-        "classes: set batch_size=40, or add classes"]),
+        "classes: use batch_size=40, or add classes"]),
     ([8] * 40, 64, 5, [
         "batches have 12 classes x 5 images = 60 images instead of 64, because a multiple of 5 is "
-        "needed: set batch_size=60"]),
+        "needed: use batch_size=60"]),
     ([8] * 4, 5, 4, [
         "batches have 2 classes x 4 images = 8 images instead of 5, because a multiple of 4 is "
-        "needed: set batch_size=8"]),
+        "needed: use batch_size=8"]),
     ([3] * 16, 48, 4, [
-        "batches have 3 images per class instead of 4, because no class has more: set "
+        "batches have 3 images per class instead of 4, because no class has more: use "
         "train={'images_per_class': 3}, or add images"]),
     ([400] + [8] * 15, 64, 4, [
         "an epoch shows 6400 images, 12.3 times as many as there are. It takes 100 batches to show "
         "all 400 images of the largest class and repeats images of the others: use fewer images of "
-        "this class, set train={'images_per_class': ...} higher, or batch_size lower"]),
+        "this class, raise train={'images_per_class': ...}, or lower batch_size"]),
     ([8, 8, 2, 1], 16, 4, [
         "2 of 4 classes have fewer than 4 images: some of these images appear more than once in a "
-        "batch; add images, or set train={'images_per_class': ...} lower"]),
+        "batch; add images, or lower train={'images_per_class': ...}"]),
     ([4] * 300, 1204, 4, [
         "batches have 300 classes x 4 images = 1200 images instead of 1204, because there are only "
-        "300 classes: set batch_size=1200, or add classes"]),
+        "300 classes: use batch_size=1200, or add classes"]),
     # Images of small classes are repeated within a batch, but no class makes the epoch long.
     ([4] + [1] * 15, 64, 4, [
         "15 of 16 classes have fewer than 4 images: some of these images appear more than once in "
-        "a batch; add images, or set train={'images_per_class': ...} lower"]),
+        "a batch; add images, or lower train={'images_per_class': ...}"]),
     # 9 batches of 8 images are three times as many as the 24 images; 10 are more than 26.
     ([18, 2, 2, 2], 8, 2, []),
     ([20, 2, 2, 2], 8, 2, [
         "an epoch shows 80 images, 3.1 times as many as there are. It takes 10 batches to show all "
         "20 images of the largest class and repeats images of the others: use fewer images of this "
-        "class, set train={'images_per_class': ...} higher, or batch_size lower"]),
+        "class, raise train={'images_per_class': ...}, or lower batch_size"]),
 ])  # fmt: skip
 def test_a_notice_says_what_to_change(counts, size, k, told):
     labels = [label for label, count in enumerate(counts) for _ in range(count)]

@@ -147,6 +147,30 @@ def test_a_modules_own_preprocessing_wins():
     assert (found.mean, found.std, found.size) == ((0.5,) * 3, (0.25,) * 3, (96, 96))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("preprocessing", {"mean": [0.5] * 3}, "a siamkit.Preprocessing"),
+        ("layout", ["N", "C", "H", "W"], "a text such as 'NCHW'"),
+        ("select", (0,), "a key, an index or a function"),
+    ],
+)
+def test_an_attribute_that_would_be_ignored_is_refused(name, value, allowed):
+    model = timm.create_model("resnet18", pretrained=False, num_classes=0)
+    setattr(model, name, value)
+    with pytest.raises(PluginError) as caught:
+        as_backbone(model, context())
+    assert str(caught.value).startswith(f"ResNet: the attribute {name} has the wrong type, got ")
+    assert caught.value.allowed == allowed
+
+
+@pytest.mark.parametrize("name", ["preprocessing", "layout", "select"])
+def test_a_module_with_such_a_name_is_a_part_of_the_network(name):
+    model = timm.create_model("resnet18", pretrained=False, num_classes=0)
+    setattr(model, name, nn.Linear(2, 2))
+    assert as_backbone(model, context()).embedding_dim == 512
+
+
 def test_without_either_it_is_imagenets():
     assert preprocessing_of(Gives(pooled), context(image_size=None)) == Preprocessing()
 
