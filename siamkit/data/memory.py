@@ -144,8 +144,13 @@ def _walk(data: Any, where: str) -> Iterator[Any]:
     """Yield the items of data.
 
     Raises:
-        DataError: The data's own code failed. The message names the item.
+        DataError: The data has no order, or its own code failed. The message names the item.
     """
+    if isinstance(data, set | frozenset):
+        raise DataError(
+            "has no order, so two runs would split its images in different ways",
+            where=where, got=type(data).__name__, hint="pass a list",
+        )  # fmt: skip
     indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
     usable = (indexed or isinstance(data, Iterable)) and not isinstance(data, str | bytes | type)
     if not usable:

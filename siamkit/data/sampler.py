@@ -71,8 +71,8 @@ def pk_shape(
         notices.append(
             f"an epoch shows {steps * p * k} images, {steps * p * k / shown:.1f} times as many as "
             f"there are. It takes {plural(steps, 'batch')} to show all {largest} images of the "
-            f"largest class and repeats images of the others: use fewer images of this class, raise "
-            f"{setting('train.images_per_class')}, or lower {setting('train.batch_size')}"
+            f"largest class and repeats images of the others: use fewer images of this class, "
+            f"raise {setting('train.images_per_class')}, or lower {setting('train.batch_size')}"
         )
     return p, k, tuple(notices)
 

@@ -5,7 +5,7 @@ Tensors of torch are recognised without an import of torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,13 @@ def listed(images: Any) -> Any:
             where="images",
             got=type(images).__name__,
             allowed="a path, a Pillow image, an array or a tensor, or several of them",
+        )
+    if isinstance(images, set | frozenset | Mapping):  # nobody could tell whose embedding is which
+        raise DataError(
+            "must be in an order that the result can have",
+            where="images",
+            got=type(images).__name__,
+            allowed="a list or another sequence, or an iterator",
         )
     return [
         _checked(item, number) if isinstance(item, str | Path) else item

@@ -118,6 +118,8 @@ def test_a_mapping_gives_splits(tmp_path: Path) -> None:
         ({"training": []}, "must have splits as keys"),
         (7, "cannot be used as data, got 'int'"),
         (Dataset, r"data: cannot be used as data, got 'the class Dataset'.*instance: Dataset\("),
+        (frozenset([(1, "a")]), "data: has no order, so two runs .* got 'frozenset'; pass a list"),
+        ({"train": frozenset()}, r"data\['train'\]: has no order"),
         (b"folder", "cannot be used as data, got 'bytes'"),
         ([], "data: there are no images"),
         (iter(()), "data: there are no images"),
