@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
-
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
 from siamkit.engine.decision import PhaseDecision
@@ -26,12 +24,12 @@ from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup
 from siamkit.training.epoch import EpochTrainer
 from siamkit.training.forecast import forecast
+from siamkit.training.heads import Heads
 from siamkit.training.late_sets import stocked
 from siamkit.training.loading import PROBE, SOLVE, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.signals import StopRequest
-from siamkit.training.solving import read_training, solve
 from siamkit.training.state import (
     BEFORE,
     NO_LOSS,
@@ -39,7 +37,6 @@ from siamkit.training.state import (
     RunState,
     best_epoch,
     best_of,
-    heads_text,
     no_loss,
     out_of_patience,
     refit_text,
@@ -87,6 +84,7 @@ class Trainer:
         visits = sum(len(part.images) for step in self.epoch.steps() for part in step)
         visits *= 1 + setup.loss.second_view
         self.engine = engine_of(setup, self.sets, visits, Reports(emit, self._stop_if_asked))
+        self.heads = Heads(self.scorer, self.engine, self.sets)
         self.execution: Execution | None = None
         self.fresh = True
         self._interval = self.train.checkpoint_interval
@@ -111,7 +109,7 @@ class Trainer:
             refitted = self.state.refitted
             if self.execution is None and self.state.decision is not None and not refitted:
                 self._reenter(self.state.decision)
-            epoch = self._refit_epoch()
+            epoch = self.heads.refit_epoch()
             if epoch is not None:
                 self._refit(epoch)
 
@@ -183,7 +181,7 @@ class Trainer:
         self.execution = self.engine.prepare(self.engine.enter(range(1)), 0)
         self._keep(self.execution)
         if SOLVE in self.sets:
-            self._load_head(self.execution)
+            self.heads.load_start(self.execution)
         self.state.solved = True
         self._score_untrained(self.execution)
         self.state.best_epoch = BEFORE
@@ -202,58 +200,9 @@ class Trainer:
         # The phase fixes what it freezes, so a frozen head is computed before.
         if (execution is None) == plan.trainable.issuperset(head):
             return
-        self._load_head(execution)
+        self.heads.load_start(execution)
         self.state.solved = True
         self.save(best=False)
-
-    def _load_head(self, execution: Execution | None) -> None:
-        """Load the closed form of the head, unless the run starts with a better one.
-
-        Args:
-            execution: The execution of the first phase; None before it.
-        """
-        state, head, monitor = self.state, self.setup.net.head, self.setup.schedule.monitor
-        if not state.inherited:
-            self._load_solved(execution)
-            return
-        own = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-        trained = self._scored(execution)[monitor]
-        self._load_solved(execution)
-        closed = self._scored(execution)[monitor]
-        state.heads = {"trained": trained, "closed form": closed}
-        state.inherited = trained >= closed
-        if state.inherited:
-            head.load_state_dict(own)
-        self.emit("notice", {"text": heads_text(state.heads, monitor)})
-
-    def _scored(self, execution: Execution | None) -> Metrics:
-        """Return the validation metrics of the network as it is, before the first step."""
-        if execution is None:
-            read = self.scorer.embedded(VAL, self.setup.net.extractor, None)
-        else:
-            read = self.scorer.read(VAL, execution)
-        return self.scorer.untrained(VAL, read)[1]
-
-    def _load_solved(self, execution: Execution | None) -> None:
-        read = read_training(self.scorer, self.engine, execution)
-        solve(self.setup, read, torch.tensor(self.sets[SOLVE].images.labels))
-
-    def _refit_epoch(self) -> int | None:
-        """Return the epoch for whose network the head is computed again; None to leave that out.
-
-        It is the best epoch, or the last one if the backbone was still frozen in the best one.
-        """
-        state, schedule = self.state, self.setup.schedule
-        if self.setup.net.head.computed or not state.solved or state.refit or not state.history:
-            return None
-        backbone = {n for s in schedule.stages if s.name != HEAD for n in s.parameters}
-        phases = schedule.phases(state.history)
-        trains = [p.start_epoch for p in phases if not backbone.isdisjoint(p.plan.trainable)]
-        last = len(state.history) - 1
-        if not trains or trains[0] > last:
-            return None
-        best = best_epoch(state.history, schedule.monitor)
-        return best if best is not None and best >= trains[0] else last
 
     def _refit(self, epoch: int) -> None:
         """Compute the head again for a trained network, and keep it if that gives the best one."""
@@ -265,8 +214,8 @@ class Trainer:
         # The held-out images are embedded anew: the rows may be those of another epoch's network.
         self.execution = None
         self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
-        self._load_solved(None)
-        state.refit = self._scored(None)
+        self.heads.load(None)
+        state.refit = self.heads.scored(None)
         before = state.best[monitor]
         if state.refit[monitor] > before:
             state.refitted, state.best_epoch = True, epoch
@@ -363,7 +312,7 @@ class Trainer:
         state = self.state
         train_seconds = time.perf_counter() - started
         if self.setup.net.head.computed:
-            self._load_solved(execution)
+            self.heads.load(execution)
         metrics, train_metrics = (self.scorer.trained(execution, name) for name in (VAL, PROBE))
         record: Metrics = {
             **metrics,

@@ -26,7 +26,7 @@ from siamkit.freezing.proof import fingerprints
 from siamkit.inference.embedder import Embedder
 from siamkit.runs import checkpoint
 from siamkit.runs.open import OpenRun
-from siamkit.training import loop
+from siamkit.training import heads, loop
 
 pytest.importorskip("torch_pruning")
 
@@ -241,7 +241,7 @@ def with_closed_head(tmp_path_factory: pytest.TempPathFactory, values_of: RunVal
     folder = tmp_path_factory.mktemp("closed") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "best_of", lambda history, *_: len(history) - 1)
-        patch.setattr(loop.Trainer, "_refit_epoch", lambda self: None)
+        patch.setattr(heads.Heads, "refit_epoch", lambda self: None)
         values = values_of(folder, train={"epochs": 1}, head={"name": "multistage", "dim": 8})
         api.fit({**values, "freeze": {"name": "full"}})
     return folder
@@ -252,8 +252,8 @@ def test_a_trained_head_is_replaced_only_by_a_better_one_and_the_result_says_so(
     with_closed_head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: str
 ) -> None:
     scores = iter([0.5, 0.5 if better == "trained" else 0.6])
-    monkeypatch.setattr(loop.Trainer, "_scored", lambda *_: {"recall@1": next(scores)})
-    monkeypatch.setattr(loop.Trainer, "_refit_epoch", lambda self: None)
+    monkeypatch.setattr(heads.Heads, "scored", lambda *_: {"recall@1": next(scores)})
+    monkeypatch.setattr(heads.Heads, "refit_epoch", lambda self: None)
     result = siamkit.prune(
         with_closed_head, tmp_path / "small", finetune_epochs=1, train={"keep_checkpoints": 9}
     )

@@ -19,7 +19,7 @@ from siamkit.errors import ConfigError
 from siamkit.model.closed_form import wccn
 from siamkit.runs import checkpoint
 from siamkit.runs.open import OpenRun
-from siamkit.training import begin, loading, loop, range_test
+from siamkit.training import begin, heads, loading, loop, range_test
 from siamkit.training.loading import SOLVE
 from siamkit.training.state import BEFORE, RunState, best_of, lost, refit_text
 
@@ -106,13 +106,13 @@ def test_the_head_is_computed_from_a_bounded_number_of_images(
 ) -> None:
     monkeypatch.setattr(loading, "SOLVED", 12)
     seen: list[tuple[int, ...]] = []
-    plain = loop.solve
+    plain = heads.solve
 
     def solved(setup: Any, read: torch.Tensor, labels: torch.Tensor) -> None:
         seen.append((len(read), len(labels), int(labels.bincount().min())))
         plain(setup, read, labels)
 
-    monkeypatch.setattr(loop, "solve", solved)
+    monkeypatch.setattr(heads, "solve", solved)
     for epochs in (0, 1):
         api.fit(run_values(str(epochs), train={"epochs": epochs}))
     assert seen == [(12, 12, 3)] * 2
@@ -151,7 +151,7 @@ def test_a_run_without_epochs_that_was_stopped_can_be_resumed(
 
     values = run_values("stopped", train=NOTHING)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "solve", stop)
+        patch.setattr(heads, "solve", stop)
         with pytest.raises(KeyboardInterrupt):
             api.fit(values)
     resumed = api.resume(values["run_dir"])
