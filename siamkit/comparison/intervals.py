@@ -5,7 +5,8 @@ The difference varies for two reasons: other classes would give another one, and
 networks (another seed, another part of the data to train on). Queries of one class are alike, and
 so are the queries of one network, so neither the queries nor the runs alone are independent. The
 standard error is therefore clustered by class and by run (Cameron, Gelbach and Miller, "Robust
-Inference With Multiway Clustering", 2011), with Student's distribution for few clusters.
+Inference With Multiway Clustering", 2011), with Student's distribution for few clusters. If nothing
+varies, the standard error is that of one query.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 COVERAGE = 0.95
+
+_ONE_QUERY, _ROUNDING = 1.0, 1e-9
+"""The squared effect of one query that is found by one recipe alone, and what is only rounding."""
 
 Totals = Mapping[str, tuple[int, float]]
 """The number of queries of each class, and the sum of a metric over them."""
@@ -74,7 +78,10 @@ def difference(
     by_run = float((rest.sum(axis=1) ** 2).sum()) * runs / (runs - 1)
     # What both count is subtracted once; a negative rest would say that a cluster has no effect.
     both = float((rest**2).sum())
-    variance = max(by_class + by_run - both, by_class, by_run) / queries**2
+    variation = max(by_class + by_run - both, by_class, by_run)
+    if variation < _ROUNDING:  # recipes that differ nowhere in a few runs may do so in the next one
+        variation = _ONE_QUERY
+    variance = variation / queries**2
     half = _quantile(coverage, min(classes, runs) - 1) * sqrt(variance)
     return Difference(value, value - half, value + half, runs)
 
