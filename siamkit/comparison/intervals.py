@@ -38,12 +38,14 @@ class Difference:
         low: The lower end of the interval; None if one run or one class shows no variation.
         high: The upper end.
         runs: The number of common runs.
+        same: Whether the recipes agree in every class of every run.
     """
 
     value: float
     low: float | None
     high: float | None
     runs: int
+    same: bool
 
     @property
     def half(self) -> float | None:
@@ -71,9 +73,9 @@ def difference(
     value = float(sums.sum() / queries)
     rest = sums - value * counts  # [runs, classes], 0 where a run has no query of a class
     classes = int((counts.sum(axis=0) > 0).sum())
-    runs = len(rest)
+    runs, same = len(rest), not sums.any()
     if runs < 2 or classes < 2:
-        return Difference(value, None, None, runs)
+        return Difference(value, None, None, runs, same)
     by_class = float((rest.sum(axis=0) ** 2).sum()) * classes / (classes - 1)
     by_run = float((rest.sum(axis=1) ** 2).sum()) * runs / (runs - 1)
     # What both count is subtracted once; a negative rest would say that a cluster has no effect.
@@ -83,7 +85,7 @@ def difference(
         variation = _ONE_QUERY
     variance = variation / queries**2
     half = _quantile(coverage, min(classes, runs) - 1) * sqrt(variance)
-    return Difference(value, value - half, value + half, runs)
+    return Difference(value, value - half, value + half, runs, same)
 
 
 def mean(totals: Sequence[Totals]) -> float:

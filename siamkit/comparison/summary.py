@@ -208,12 +208,20 @@ def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[st
             stop = stopped.get(other.number)
             lines.append(_sentence(best, other, found, None if stop is None else stop.why))
     trained = [
-        stopped.get(one.number)
+        one
         for one in tried
-        if one.arm.trains and any(result.epochs for result in one.results.values())
+        if one.arm.trains
+        and any(result.epochs for result in one.results.values())
+        and (one.number not in stopped or stopped[one.number].why != "failed")
     ]
-    if not best.arm.trains and any(stop is None or stop.why != "failed" for stop in trained):
-        lines.append("No training pays on this data: the best network is not trained at all.")
+    if trained and not best.arm.trains:
+        losses = [best.less(one, metric) for one in trained]
+        pays = (
+            "No training pays on this data"
+            if all(loss is not None and (loss.is_clear or loss.same) for loss in losses)
+            else "These runs do not show that training pays on this data"
+        )
+        lines.append(f"{pays}: the best network is not trained at all.")
     return lines
 
 
@@ -226,7 +234,7 @@ def _sentence(best: Tried, other: Tried, found: Difference, stopped: str | None)
         found: Their difference.
         stopped: Why the other arm was stopped; None if it was not.
     """
-    if found.value == 0 and not found.half:
+    if found.same:
         return f"{_quoted(other)} equals {_quoted(best)} in every run."
     if found.half is None:
         return (

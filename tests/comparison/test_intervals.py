@@ -72,7 +72,7 @@ def test_a_recipe_does_not_differ_from_itself(runs):
     totals = [{name: (n, n * share) for name, (n, share) in run.items()} for run in runs]
     found = difference(totals, totals)
     assert found.value == 0
-    assert not found.is_clear
+    assert found.same and not found.is_clear
     if found.half is not None:  # one query more or less, with Student's factor
         queries = sum(n for run in totals for n, _ in run.values())
         classes = len({name for run in totals for name in run})
@@ -86,6 +86,7 @@ def test_the_same_difference_everywhere_has_the_interval_of_one_query():
     found = difference(first, second)
     assert found.value == pytest.approx(0.1)
     assert found.half == pytest.approx(stdtrit(1, 0.975) / 60)
+    assert not found.same
 
 
 def test_the_difference_turns_its_sign_with_the_order():
@@ -148,4 +149,4 @@ def test_the_interval_is_that_of_two_clusters_computed_one_by_one():
     ],
 )
 def test_a_difference_is_clear_if_its_interval_excludes_0(low, high, clear):
-    assert Difference((low + high) / 2, low, high, 3).is_clear is clear
+    assert Difference((low + high) / 2, low, high, 3, same=False).is_clear is clear

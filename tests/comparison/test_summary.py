@@ -176,6 +176,16 @@ def test_an_arm_that_failed_is_not_said_to_be_worse():
     assert sentence.endswith("in 2 common runs, but was stopped because a run of it failed.")
 
 
+def test_training_is_not_said_to_be_useless_if_it_may_be_as_good():
+    found = summary(compared({0: 0.5, 1: 0.73, 2: 0.7, 3: 0.3}, noise=0.2))
+    assert found["best"] == CLOSED
+    told = "These runs do not show that training pays on this data: the best network is not trained"
+    assert found["verdict"][-1].startswith(told)
+    equal = summary(compared({0: 0.5, 1: 0.7, 2: 0.7, 3: 0.3}, noise=0.0))
+    assert equal["best"] == CLOSED
+    assert equal["verdict"][-1].startswith("No training pays")
+
+
 def test_training_is_not_said_to_be_useless_if_nothing_was_trained():
     """As with ``--epochs 0``."""
     done = compared(EVEN | {1: 0.9})
