@@ -207,9 +207,10 @@ def _phases(events: Sequence[LoggedEvent]) -> Iterator[dict[str, Any]]:
 
 
 def _notices(events: Sequence[LoggedEvent]) -> list[str]:
+    """Return the notices of a run that say more than how it went."""
     texts = []
     for event in events:
-        if event["event"] == "notice":
+        if event["event"] == "notice" and not event.get("routine"):
             texts.append(str(event["text"]))
         elif event["event"] == "run_start":
             texts += event["notices"]

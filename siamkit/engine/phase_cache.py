@@ -98,7 +98,8 @@ class PhaseCache:
             DataError: An image cannot be read, or changed after the phase began.
         """
         if kernel is not None:
-            waiting = {"text": "waiting for another process that fills the same cache"}
+            text = "waiting for another process that fills the same cache"
+            waiting = {"text": text, "routine": True}
             self._store.fill(
                 self._keys(views),
                 kernel,

@@ -87,6 +87,7 @@ class _EpochEnd(_Event):
 
 class _Notice(_Event):
     text: str
+    routine: bool = False
 
 
 class _NonFinite(_Event):

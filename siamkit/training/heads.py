@@ -56,7 +56,7 @@ class Heads:
         state.inherited = trained >= closed
         if state.inherited:
             head.load_state_dict(own)
-        self.emit("notice", {"text": heads_text(state.heads, monitor)})
+        self.emit("notice", {"text": heads_text(state.heads, monitor), "routine": True})
 
     def scored(self, execution: Execution | None) -> Metrics:
         """Return the validation metrics of the network as it is, outside of an epoch."""

@@ -219,7 +219,8 @@ class Trainer:
         before = state.best[monitor]
         if state.refit[monitor] > before:
             state.refitted, state.best_epoch = True, epoch
-        self.emit("notice", {"text": refit_text(state, epoch, before, monitor)})
+        text = refit_text(state, epoch, before, monitor)
+        self.emit("notice", {"text": text, "routine": True})
         if state.refitted:
             self.save(best=True, suffix=REFIT)
 
@@ -229,7 +230,7 @@ class Trainer:
         if self.state.solved and self.train.epochs and not self.state.inherited:
             computed = self.setup.net.head.computed
             text = start_text(self.state, self.setup.schedule.monitor, computed=computed)
-            self.emit("notice", {"text": text})
+            self.emit("notice", {"text": text, "routine": True})
         if TEST in self.sets:
             ready = stocked(self.scorer, self.engine, execution, TEST)
             read = self.scorer.read(TEST, execution, live=not ready)

@@ -123,6 +123,7 @@ def test_a_run_is_described_by_its_log(training: Training, run: Callable[..., Ar
         fill(3.0, 2.0, 10, 10),
         notice(4.0, "third"),
         notice(5.0, "first"),
+        notice(5.5, "how it goes") | {"routine": True},
         phase(6.0, 3, 20, stem=10),
         phase(7.0, 3, 20, stem=10),
         fill(8.0, 0.5, 4, 4),

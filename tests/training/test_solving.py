@@ -170,7 +170,8 @@ def test_training_starts_from_the_closed_form(run_values: Values) -> None:
     watch = Recorder()
     api.fit(run_values("trained", train={"epochs": 1}), listeners=[watch])
     start = solved["metrics"]["best"]["recall@1"]
-    assert f"the head in closed form, before any training: recall@1 {start:.3f}" in watch.notices
+    text = f"the head in closed form, before any training: recall@1 {start:.3f}"
+    assert {"text": text, "routine": True} in watch.data("notice")
 
 
 def test_the_closed_form_is_read_from_the_rows_that_the_first_phase_caches(
