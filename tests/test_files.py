@@ -164,6 +164,24 @@ def test_the_name_of_a_file_that_is_being_written_cannot_be_guessed(tmp_path: Pa
     assert len(seen) == 2 and names(tmp_path) == {"file"}
 
 
+def test_each_file_is_on_the_disk_before_its_folder_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, flushed = tmp_path / "folder", set()
+    flush = files.fsync
+
+    def noted(path: Path) -> None:
+        assert path == tmp_path or not target.exists()
+        flushed.add(path.name)
+        flush(path)
+
+    monkeypatch.setattr(files, "fsync", noted)
+    with replacing(target) as new:
+        (new / "inner").mkdir(parents=True)
+        (new / "inner" / "file").write_text("x")
+    assert flushed >= {"folder", "inner", "file"}
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_the_umask_gives_the_mode(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)

@@ -46,6 +46,12 @@ def test_other_spellings_of_a_number_keep_their_value():
         Numbers.model_validate({"count": 2.5})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "nan"])
+def test_what_is_not_finite_is_no_number(value):
+    with pytest.raises(ValidationError, match="finite number"):
+        Numbers(share=value)
+
+
 @pytest.mark.parametrize(
     "assignment",
     [

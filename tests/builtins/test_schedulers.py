@@ -75,6 +75,12 @@ def test_warmup_rises_to_the_full_rate(name, warmup, per_epoch):
         assert rise[0] == pytest.approx(min(1, 1 / (warmup * per_epoch)))
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "one-cycle"])
+def test_a_warmup_that_is_as_long_as_the_run_rises_to_its_end(name):
+    scales = curve(make(name, warmup=4), 4, 5)
+    assert scales == pytest.approx([(step + 1) / 20 for step in range(20)])
+
+
 @settings(deadline=None, max_examples=50)
 @given(name=st.sampled_from(["cosine", "linear", "one-cycle"]), warmup=st.integers(0, 5))
 def test_after_the_warmup_the_rate_falls_from_one_to_final(name, warmup):

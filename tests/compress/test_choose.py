@@ -115,3 +115,4 @@ def test_large_groups_keep_multiples_of_eight() -> None:
     assert [rounded(n, 96) for n in (0, 9, 50, 96)] == [16, 16, 56, 96]
     assert [rounded(n, 24) for n in (0, 9, 24)] == [3, 9, 24]
     assert rounded(99, 100) == 100
+    assert rounded(0, 8) == 1

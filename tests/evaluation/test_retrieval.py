@@ -161,6 +161,8 @@ def test_images_that_are_alone_in_their_class_are_searched_but_no_queries():
     labels = np.array([0, 0, 1, 2, 2])
     found = retrieval(embeddings, labels)
     assert (found.queries, found.left_out, found.gallery, found.classes) == (4, 1, 5, 2)
+    found = retrieval(np.eye(6, dtype=np.float32), np.array([0, 0, 0, 1, 2, 3]))
+    assert (found.queries, found.left_out) == (3, 3)
 
 
 def test_a_gallery_that_holds_the_queries_leaves_each_one_out():

@@ -54,6 +54,12 @@ def test_a_trainable_stage_below_a_frozen_one_needs_backward_through_both() -> N
     assert stem.needs_backward and top.needs_backward and not top.trainable
 
 
+def test_one_trainable_value_needs_a_backward_pass() -> None:
+    stem, top, _ = status(STAGES, FreezePlan.of(STAGES, ["stem"]), {**SIZES, "b.w": 1, "b.bn": 0})
+    assert stem.trainable == 1
+    assert stem.needs_backward and top.needs_backward
+
+
 def test_norm_frozen_takes_the_norm_parameters_out_but_leaves_the_head_alone() -> None:
     policy = Fixed(FreezePlan.of(STAGES, ["top"], norm="frozen"))
     plan = FreezeSchedule(policy, STAGES, 1).plan_at(0)

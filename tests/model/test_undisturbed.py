@@ -108,6 +108,7 @@ def test_torchscript_is_left_to_its_buffers() -> None:
         (lambda net: net.names.add("y"), "names"),
         (lambda net: net.last.append(2), "last"),
         (lambda net: setattr(net, "fresh", 1), "fresh"),
+        (lambda net: setattr(net, "log", None), "log"),
         (lambda net: delattr(net, "calls"), "calls"),
         (lambda net: net.register_buffer("born", torch.zeros(1)), "born"),
         (lambda net: setattr(net, "twice", (0, 1)), "twice"),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import siamkit
 from siamkit import api
 from siamkit.api.entries import registries
 from siamkit.config import TrainConfig
@@ -143,6 +144,20 @@ def test_weights_buffers_and_generators_stay(run_values: RunValues, phase: int, 
     assert losses[-1] != losses[0]
     if phase == 0:  # later, one step changes the statistics of the backbone's batch norms
         assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+class Half(siamkit.Loss):
+    """A loss that is 0.5 whatever the embeddings are."""
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return 0.5 + 0 * embeddings.sum()
+
+
+def test_the_loss_is_the_mean_over_the_watched_batches(run_values: RunValues) -> None:
+    setup, splits = parts_of(run_values(engine={"cache": "off", "prefix": "folded"}))
+    setup.loss = Half()
+    for curve in outcome_of(setup, splits).curves:
+        assert set(curve.losses) == {0.5}
 
 
 def test_the_optimizer_goes_on_with_what_it_knows(run_values: RunValues) -> None:

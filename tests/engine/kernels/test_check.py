@@ -9,6 +9,7 @@ from torch.nn.utils import fusion
 
 from siamkit.engine.difference import relative_difference as difference
 from siamkit.engine.kernels import TOLERANCE, build_kernel, check, folding
+from siamkit.engine.kernels.check import tolerance
 
 
 def _without_shift(w, b, mean, variance, epsilon, scale, shift):
@@ -41,6 +42,12 @@ def test_a_norm_folded_wrongly_is_caught(
     prefix, images = cut(model), torch.rand(2, 3, 64, 64)
     monkeypatch.setattr(folding, "fuse_conv_bn_weights", wrong)
     assert check(build_kernel("folded", prefix, images), prefix, images) > 10 * TOLERANCE["fp32"]
+
+
+@pytest.mark.parametrize("arithmetic", list(TOLERANCE))
+def test_a_kernel_that_is_a_tenth_off_is_refused_in_any_arithmetic(arithmetic: str) -> None:
+    plain = torch.rand(8, 16) + 0.5
+    assert difference(1.1 * plain, plain) > tolerance(f"cpu-{arithmetic}") > 0
 
 
 def test_the_check_takes_more_images_than_a_batch(small: nn.Module, images: Tensor) -> None:
