@@ -109,7 +109,10 @@ def test_missing_rows_are_computed_and_what_happens_is_told(
     assert (train.unchanged, val.unchanged) == ([0, 1, 2], [1])  # type: ignore[attr-defined]
     assert (train.closed, val.closed) == (1, 1)  # type: ignore[attr-defined]
     assert told == [
-        ("notice", {"text": "waiting for another process that fills the same cache"}),
+        (
+            "notice",
+            {"text": "waiting for another process that fills the same cache", "routine": True},
+        ),
         ("fill", {"done": 2, "total": 2, "seconds": pytest.approx(0.7)}),
         ("notice", {"text": "a file was damaged"}),
     ]
