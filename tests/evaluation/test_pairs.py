@@ -42,9 +42,16 @@ def test_a_draw_holds_all_same_pairs_if_there_is_room_and_the_rest_differ():
     assert not np.array_equal(found.first, pairs_of(labels, most=10_000, seed=1).first)
 
 
-def test_a_large_class_does_not_crowd_the_others_out():
-    labels = np.concatenate([np.zeros(200, np.int64), np.tile(np.arange(1, 101), 2)])
-    found = pairs_of(labels, most=1000)
+@pytest.mark.parametrize(
+    ("large", "most"),
+    [
+        (200, 1000),  # most same pairs are of the large class
+        (20, 400),  # the 100 of the small ones are a third: 190 of the large, 200 may be drawn
+    ],
+)
+def test_a_large_class_does_not_crowd_the_others_out(large, most):
+    labels = np.concatenate([np.zeros(large, np.int64), np.tile(np.arange(1, 101), 2)])
+    found = pairs_of(labels, most=most)
     of_the_small = found.same & (labels[found.first] > 0)
     assert of_the_small.sum() == 100
 
