@@ -44,11 +44,12 @@ def test_embedding_dim_is_the_output_width(name, mode):
     assert head(features()).shape == (8, head.embedding_dim)
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "bnneck"])
-def test_dim_sets_the_output_width(name):
-    head = make(name, dim=5)
-    assert head.embedding_dim == 5
-    assert head(features()).shape == (8, 5)
+@pytest.mark.parametrize("name", ["linear", "mlp", "bnneck", "multistage"])
+@pytest.mark.parametrize("dim", [1, 5])
+def test_dim_sets_the_output_width(name, dim):
+    head = make(name, dim=dim)
+    assert head.embedding_dim == dim
+    assert head(features()).shape == (8, dim)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -132,3 +132,9 @@ def test_a_training_goes_on_after_the_reader_of_its_log_left(tmp_path, images):
     run = tmp_path / "run"
     assert with_a_reader_that_left("stderr", "train", images, *FEW, "--run-dir", run) == 0
     assert (run / "metrics.json").is_file()
+
+
+def test_progress_counts_the_unit_that_is_at_work(capsys):
+    with output.progress("run") as show:
+        show("train", 0, 3)
+    assert capsys.readouterr().err == "train run 1 of 3 ...\n"
