@@ -111,6 +111,14 @@ def test_a_hook_with_arguments_that_do_not_exist_is_refused():
     assert loaded.backbones.names() == ["resnet50", "tinyconv"]
 
 
+def test_a_wrapper_that_cannot_wrap_is_refused_in_the_words_of_pluggy():
+    bad = EntryPoint("bad", "d")
+    hook = siamkit.hookimpl(wrapper=True)(lambda register: None)
+    bad.module.siamkit_register_backbones = hook
+    loaded = load([CORE, bad, GOOD])
+    assert "not a generator function" in error_of(loaded, "bad")
+
+
 def test_a_hook_that_fails_halfway_registers_nothing():
     def siamkit_register_backbones(register):
         register("half", print)

@@ -59,6 +59,10 @@ def test_files_come_back_in_the_order_in_which_they_are_given(
     assert embedder.embed([]).shape == (0, embedder.embedding_dim)
 
 
+def test_an_embedder_tells_which_network_it_has(net: siamkit.SiameseNet) -> None:
+    assert f"{net.embedding_dim}-dimensional embeddings" in repr(Embedder(net))
+
+
 def test_a_stream_goes_batch_by_batch(net: siamkit.SiameseNet, image_folder: Path) -> None:
     many = files_of(image_folder) * 3
     parts = list(Embedder(net).stream(many))

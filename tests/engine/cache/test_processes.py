@@ -10,6 +10,7 @@ import time
 import pytest
 
 from siamkit.engine.cache.budget import clear, list_stores
+from siamkit.engine.cache.locks import root_locked
 
 
 @pytest.mark.slow
@@ -219,3 +220,8 @@ def test_memory_does_not_grow_with_the_number_of_rows(program):
     few, many = map(float, done.stdout.split())
     # 2 MB and 262 MB of rows; up to 32 MB are loaded.
     assert many - few < 40
+
+
+def test_a_cache_may_lie_in_folders_that_are_still_to_be_made(tmp_path):
+    with root_locked(tmp_path / "new" / "cache"):
+        assert (tmp_path / "new" / "cache").is_dir()
