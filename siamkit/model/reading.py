@@ -146,8 +146,13 @@ def outputs_of(backbone: Backbone, stages: int) -> tuple[str, ...]:
         stages: The number of stages, counted from the last.
 
     Raises:
-        ConfigError: The backbone has fewer stages, or no module gives the output of one.
+        ConfigError: The backbone has fewer stages or none, or no module gives the output of one.
     """
+    if not backbone.stages():
+        raise ConfigError(
+            "the backbone has no parameters, and so no stages that a head could read",
+            where="backbone",
+        )
     before = [*backbone.stages()][:-1]
     if stages - 1 > len(before):
         raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 import siamkit
@@ -72,6 +73,21 @@ def test_the_notice_names_both_heads_and_the_reason():
 def test_a_backbone_whose_stages_cannot_be_read_gets_a_residual(unreadable: nn.Module):
     expected = {"name": "residual", "normalize": True, "trained": True, "hidden": 512}
     assert chosen(unreadable) == expected
+
+
+class Mean(nn.Module):
+    """A backbone without parameters: the mean colour of an image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+def test_a_backbone_without_parameters_gets_a_residual() -> None:
+    assert chosen(Mean())["name"] == "residual"
+    with pytest.raises(ConfigError, match="backbone: the backbone has no parameters, and so no"):
+        chosen(Mean(), train={"epochs": 0})
+    with pytest.raises(ConfigError, match="no stages that a head could read"):
+        siamkit.create_model(Mean(), head={"name": "multistage", "stages": 1}, pretrained=False)
 
 
 def test_a_run_without_epochs_says_why_the_stages_cannot_be_read(unreadable: nn.Module):
