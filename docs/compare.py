@@ -28,7 +28,7 @@ FREE = (
     (r"[,(] *(?:eager|folded|onnxruntime|inductor)\)", "KERNEL)"),
     (r"\(epoch \d+\)", "(epoch N)"),
     (r"\b\d+ to \d+ of (\d+)$", r"N to N of \1"),  # the best epochs of an arm
-    (r"costs (?:about|\d+\.\d times) as much", "costs COST"),
+    (r"costs (?:(?:about|\d+\.\d times) as much|\d+% less)", "costs COST"),
     (r" best$", ""),
     (r"\d+ same, \d+ different at", "N same, N different at"),
     (r"^ *─[─ ]*$", "─"),

@@ -259,6 +259,8 @@ def _sentence(best: Tried, other: Tried, found: Difference, stopped: str | None)
     ratio = other.seconds / best.seconds if best.seconds else 1.0
     if max(ratio, 1 / ratio if ratio else 1.0) < _MUCH:
         return f"{text}, and costs about as much."
+    if ratio < 1:
+        return f"{text}, and costs {round(100 * (1 - ratio))}% less."
     return f"{text}, and costs {ratio:.1f} times as much."
 
 

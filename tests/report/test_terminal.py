@@ -25,8 +25,8 @@ def test_a_console_reads_no_markup(text):
 def test_numbers_and_paths_get_no_colour_of_their_own(monkeypatch, kind):
     monkeypatch.setenv("FORCE_COLOR", "1")
     stream = kind()
-    make_console(stream).print("epoch 3 of /tmp/run: True")
-    assert stream.getvalue() == "epoch 3 of /tmp/run: True\n"
+    make_console(stream).print("epoch 3 of runs/a: True")
+    assert stream.getvalue() == "epoch 3 of runs/a: True\n"
 
 
 def test_a_pipe_is_as_wide_as_it_must_be_unless_columns_says(monkeypatch):
