@@ -48,6 +48,7 @@ def test_the_table_the_verdict_and_the_files_are_printed(quick: Any, tmp_path: P
     assert any(line.endswith("s left") for line in progress)
 
 
+@pytest.mark.slow
 def test_json_is_one_object(quick: Any, tmp_path: Path) -> None:
     place = tmp_path / "c"
     result = quick("--policies", "full", "--metric", "map@r", "-o", place, "--json", "--quiet")

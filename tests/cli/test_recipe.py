@@ -28,6 +28,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short")
+@pytest.mark.slow
 def test_it_says_how_long_it_takes_and_what_it_chose(
     cli: Cli, image_folder: Path, tmp_path: Path
 ) -> None:

@@ -353,6 +353,7 @@ def test_other_processes_have_no_objects(common: Common, tmp_path: Path) -> None
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_settings_that_change_no_result_reach_a_run_that_was_stopped(
     common: Common, compared: Any, tmp_path: Path
 ) -> None:
@@ -452,6 +453,7 @@ def test_nothing_of_the_user_is_removed_when_images_in_memory_are_refused(
     assert kept == ["data/mine.txt", "runs/mine.txt", "tables/mine.txt"]
 
 
+@pytest.mark.slow
 def test_other_groups_are_other_data(common: Common, image_folder: Path, tmp_path: Path) -> None:
     def table(shift: int) -> dict[str, Any]:
         rows = ["path,label,group"]
@@ -468,6 +470,7 @@ def test_other_groups_are_other_data(common: Common, image_folder: Path, tmp_pat
         siamkit.compare(table(1), **given)
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_comparison(
     common: Common, compared: Any, place: Path, tmp_path: Path
 ) -> None:
@@ -598,6 +601,7 @@ def test_wrong_arguments_are_named(
     assert where in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_arm_whose_training_fails_is_left_out(
     common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -621,6 +625,7 @@ def test_an_arm_whose_training_fails_is_left_out(
     assert "full" in {row["name"] for row in mended["arms"]}
 
 
+@pytest.mark.slow
 def test_a_finished_comparison_is_shown_where_its_device_is_missing(
     common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -637,6 +642,7 @@ def test_a_finished_comparison_is_shown_where_its_device_is_missing(
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_only_where_its_device_is(
     common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -789,6 +795,7 @@ def test_too_many_folds_are_refused_before_anything_is_trained(
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_a_given_policy_is_the_only_one(common: Common, tmp_path: Path) -> None:
     result = siamkit.compare(
         common(freeze={"name": "full"}), folds=2, seeds=1, output=tmp_path / "c"

@@ -30,6 +30,7 @@ Common = Callable[..., dict[str, Any]]
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_only_the_augmentation_is_chosen(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +223,7 @@ def test_a_network_without_training_is_not_chosen_against_the_users_will(
     assert run.config.train.epochs > 0
 
 
+@pytest.mark.slow
 def test_the_budget_is_divided_between_the_trials_and_the_training(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +423,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_recipe_that_cannot_be_trained_leaves_the_choice_to_the_others(
     values: dict[str, Any], tmp_path: Path, failing: Callable[..., None]
 ) -> None:

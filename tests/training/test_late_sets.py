@@ -118,6 +118,7 @@ def test_a_network_without_training_is_measured_on_them(
     assert 0 <= measured["best"]["recall@1"] <= 1
 
 
+@pytest.mark.slow
 def test_rows_of_another_network_do_not_enter_the_cache(
     split_values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:

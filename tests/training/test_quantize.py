@@ -220,6 +220,7 @@ def test_inspection_tells_what_would_be_quantized(
     assert [n for n in notices if n.startswith(expected)], notices
 
 
+@pytest.mark.slow
 def test_quality_that_falls_is_refused(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +368,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(run_values: RunVa
     assert result["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_the_graph_of_an_earlier_run_is_used_again(
     staged: dict[str, Any], run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,6 +393,7 @@ def test_the_graph_of_an_earlier_run_is_used_again(
         api.fit(off)
 
 
+@pytest.mark.slow
 def test_a_kept_graph_of_edited_code_is_not_used(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +404,7 @@ def test_a_kept_graph_of_edited_code_is_not_used(
     assert "An earlier run has quantized it" not in notices_of(again["run_dir"])
 
 
+@pytest.mark.slow
 def test_two_runs_choose_the_same_layers(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:

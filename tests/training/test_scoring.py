@@ -58,6 +58,7 @@ def test_the_passes_of_an_evaluation_become_smaller(image_folder: Path, tmp_path
     assert (state["largest_scored"], state["largest_pass"]) == (2, None), "the steps had memory"
 
 
+@pytest.mark.slow
 def test_one_image_that_does_not_fit_ends_the_run_and_says_where(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -399,6 +399,7 @@ def test_a_head_that_cannot_be_computed_is_refused(
 # --- with other commands -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_with_a_computed_head_is_pruned(run_values: Values, tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning")
     values = run_values(head=COMPUTED, train={"epochs": 1})
@@ -411,6 +412,7 @@ def test_a_run_with_a_computed_head_is_pruned(run_values: Values, tmp_path: Path
     torch.testing.assert_close(kept.abs(), expected.abs(), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_stages_that_the_head_reads_stay_as_wide_if_the_run_is_pruned(
     run_values: Values, tmp_path: Path
 ) -> None:

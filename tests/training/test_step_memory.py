@@ -110,6 +110,7 @@ def test_what_follows_cached_features_needs_less() -> None:
     assert suffix.weights == whole.weights
 
 
+@pytest.mark.slow
 def test_inspect_predicts_the_passes_that_run(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
