@@ -28,6 +28,7 @@ from typing import Any
 
 KEYS = (
     "set",
+    "backbone",
     "policy",
     "head",
     "loss",
@@ -40,6 +41,7 @@ KEYS = (
     "seed",
     "extra",
 )
+WITHOUT_NORMS = " without norms"
 Job = dict[str, Any]
 
 
@@ -50,6 +52,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
     ):  # fmt: skip
         yield {
             "set": name_of(data, options.most), "data": data, "policy": policy, "head": head,
+            "backbone": options.backbone + (WITHOUT_NORMS if options.without_norms else ""),
             "loss": loss, "lr": lr, "mult": mult, "epochs": epochs, "batch": batch, "k": k,
             "size": options.size, "seed": seed, "extra": extra,
         }  # fmt: skip
@@ -111,6 +114,13 @@ def three_parts(source: Path, seed: int, most: int | None, cache: Path) -> Path:
     return root
 
 
+def backbone_of(name: str) -> Any:
+    from without_norms import without_norms
+
+    plain = name.removesuffix(WITHOUT_NORMS)
+    return name if plain == name else without_norms(plain)
+
+
 def run_one(job: Job, cache: Path, threads: int) -> Job:
     import torch
 
@@ -123,7 +133,7 @@ def run_one(job: Job, cache: Path, threads: int) -> Job:
         freeze["lr_mult"] = job["mult"]
     config: dict[str, Any] = {
         "data": {"path": str(root), "image_size": job["size"], "workers": 0},
-        "backbone": job["backbone"],
+        "backbone": backbone_of(job["backbone"]),
         "head": {"name": job["head"]},
         "freeze": freeze,
         "loss": json.loads(job["loss"]) if job["loss"].startswith("{") else job["loss"],
@@ -171,7 +181,7 @@ def sweep(options: argparse.Namespace) -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     for job in todo[mine::of]:
         result = run_one(
-            {**job, "backbone": options.backbone, "most": options.most},
+            {**job, "most": options.most},
             options.cache,
             options.threads,
         )
@@ -193,14 +203,19 @@ def table(options: argparse.Namespace) -> None:
     )
     for job in read(options.out):
         combination = tuple(
-            job[k] for k in ("set", "policy", "head", "loss", "extra", "batch", "k", "epochs")
+            job[k]
+            for k in (
+                *("set", "backbone", "size", "policy", "head", "loss", "extra", "batch", "k"),
+                "epochs",
+            )
         )
         by[combination][(job["lr"], job["mult"])].append(job)
-    print("| set | policy | head | loss | epochs | rate x multiplier | seeds | recall@1 untrained "
-          "| trained | gain | MAP@R gain | s |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| set | backbone | px | policy | head | loss | epochs | rate x multiplier | seeds "
+          "| recall@1 untrained | trained | gain | MAP@R gain | s |")  # fmt: skip
+    print("|---" * 14 + "|")
     rows = []
-    for (data, policy, head, loss, extra, batch, k, epochs), rates in by.items():
+    for combination, rates in by.items():
+        data, backbone, size, policy, head, loss, extra, batch, k, epochs = combination
         # A mean over fewer seeds says something about other classes.
         seeds = max(len(tried) for tried in rates.values())
         whole = {rate: tried for rate, tried in rates.items() if len(tried) == seeds}
@@ -214,9 +229,9 @@ def table(options: argparse.Namespace) -> None:
         note = "" if extra == "{}" else f" {extra}"
         setting = f"{loss}{note}" + (f" ({batch}/{k})" if (batch, k) != (64, 4) else "")
         rows.append((data, -(after - before), (
-            f"| {data} | {policy} | {head} | {setting} | {epochs} | {lr:g} x {mult} "
-            f"| {len(chosen)} | {before:.3f} | {after:.3f} | {after - before:+.3f} "
-            f"| {map_after - map_before:+.3f} | {seconds:.0f} |"
+            f"| {data} | {backbone} | {size} | {policy} | {head} | {setting} | {epochs} "
+            f"| {lr:g} x {mult} | {len(chosen)} | {before:.3f} | {after:.3f} "
+            f"| {after - before:+.3f} | {map_after - map_before:+.3f} | {seconds:.0f} |"
         )))  # fmt: skip
     for row in sorted(rows):
         print(row[2])
@@ -230,6 +245,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=["sample"])
     parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument(
+        "--without-norms", action="store_true", help="fold the batch norms into the convolutions"
+    )
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "siamkit-defaults"
     )
