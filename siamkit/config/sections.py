@@ -226,7 +226,10 @@ class TrainConfig(Section):
         "data is pairs or triplets.",
     )
     patience: int | None = Field(
-        None, ge=1, description="Stop after this many epochs without improvement; null: never."
+        None,
+        ge=1,
+        description="Stop after this many epochs without improvement, counted anew from each epoch "
+        "that begins to train a stage; null: never.",
     )
     grad_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."

@@ -38,11 +38,10 @@ from siamkit.training.state import (
     best_epoch,
     best_of,
     no_loss,
-    out_of_patience,
     refit_text,
     start_text,
 )
-from siamkit.training.stopping import stopped_before
+from siamkit.training.stopping import out_of_patience, stopped_before
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
 REFIT = "-refit"
@@ -341,7 +340,7 @@ class Trainer:
         state.epoch += 1
         state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
-            state.history, monitor, self.train.patience
+            self.setup.schedule, state.history, self.train.patience
         )
         self.save(best=trained)
         if state.stopped_early:

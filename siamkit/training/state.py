@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -131,7 +131,7 @@ class RunState:
         return self.stopped_early or self.epoch >= epochs
 
 
-def best_epoch(history: list[Metrics], monitor: str) -> int | None:
+def best_epoch(history: Sequence[Mapping[str, float]], monitor: str) -> int | None:
     """Return the first epoch with the highest monitored metric."""
     if not history:
         return None
@@ -144,12 +144,6 @@ def best_of(history: list[Metrics], start: Metrics, monitor: str) -> int | None:
     if start and (best is None or start[monitor] > history[best][monitor]):
         return BEFORE
     return best
-
-
-def out_of_patience(history: list[Metrics], monitor: str, patience: int | None) -> bool:
-    """Return whether the monitored metric did not improve in the last ``patience`` epochs."""
-    best = best_epoch(history, monitor)
-    return patience is not None and best is not None and len(history) - 1 - best >= patience
 
 
 def no_loss(history: list[Metrics]) -> bool:

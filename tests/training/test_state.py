@@ -12,7 +12,6 @@ from siamkit.training.state import (
     ends_trained,
     heads_text,
     no_loss,
-    out_of_patience,
 )
 
 HISTORY = st.lists(st.fixed_dictionaries({"m": st.floats(0, 1)}), max_size=12)
@@ -29,16 +28,6 @@ def test_the_best_epoch_is_the_first_with_the_highest_metric(
     assert best is not None
     assert all(history[best]["m"] >= h["m"] for h in history)
     assert all(history[best]["m"] > h["m"] for h in history[:best])
-
-
-@given(HISTORY, st.integers(1, 5))
-def test_patience_counts_the_epochs_since_the_best(
-    history: list[dict[str, float]], patience: int
-) -> None:
-    best = best_epoch(history, "m")
-    since = 0 if best is None else len(history) - 1 - best
-    assert out_of_patience(history, "m", patience) is (since >= patience)
-    assert not out_of_patience(history, "m", None)
 
 
 def test_the_state_survives_json() -> None:
