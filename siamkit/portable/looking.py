@@ -98,7 +98,7 @@ def look(
         yield from in_threads(_sharing(facts), paths)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Values:
     """The pixel values of grey images of more than 8 bits.
 
