@@ -9,6 +9,7 @@
     ├── PluginError           exit 5   a plugin that does not load, fails or breaks its contract
     ├── NonFiniteError        exit 6   NaN or infinity in a loss, a gradient or an embedding
     ├── ResourceError         exit 7   disk, memory, file access, a run in use, no hub to push to
+    │   └── NoMemoryError     exit 7   memory ran out, also with the smallest forward passes
     ├── FrozenDriftError      exit 1   a frozen tensor changed: the freezing proof failed
     └── Interrupted           exit 130 or 143, a signal stopped the command
 """
@@ -133,6 +134,10 @@ class ResourceError(SiamkitError):
     """Disk space, memory or access to a file is lacking, or another process uses the run."""
 
     exit_code = 7
+
+
+class NoMemoryError(ResourceError):
+    """Memory ran out, and smaller forward passes are impossible or would not help."""
 
 
 class FrozenDriftError(SiamkitError):

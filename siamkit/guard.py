@@ -15,7 +15,6 @@ import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from numbers import Real
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -106,7 +105,7 @@ def guard(made: Any, whose: str) -> Any:
     if isinstance(made, FreezePolicy):
         method, check = "plan", Repeats(whose)
     elif isinstance(made, Scheduler):
-        method, check = "lr_scale", partial(_require_scale, whose)
+        method, check = "lr_scale", SameScale(whose, made.lr_scale)
     elif isinstance(made, Loss):
         method, wrapper = "forward", GuardedLoss
     elif _is_optimizer(made):
@@ -135,9 +134,45 @@ def name_of(made: object, otherwise: str) -> str:
     return otherwise
 
 
-def _require_scale(whose: str, scale: Any, progress: Progress) -> None:
-    if not isinstance(scale, Real) or not math.isfinite(scale) or scale < 0:
-        raise PluginError("lr_scale must return a finite number, 0 or more", where=whose, got=scale)
+class SameScale:
+    """Checks that a scheduler returns a multiplier, and the same one for the same progress.
+
+    A resumed run continues with a new scheduler. If that returned other multipliers, the run would
+    train differently. The second call is made once per epoch only, because it takes time too.
+
+    Args:
+        whose: The plugin's entry, for errors.
+        call: The scheduler's own ``lr_scale``.
+    """
+
+    def __init__(self, whose: str, call: Callable[[Progress], Any]) -> None:
+        self.whose, self.call = whose, call
+        self.epoch: int | None = None
+
+    def __call__(self, scale: Any, progress: Progress) -> None:
+        """Check the multiplier that was returned for this progress.
+
+        Raises:
+            PluginError: It is no finite number of 0 or more, or another call returns another one.
+        """
+        if not isinstance(scale, Real) or not math.isfinite(scale) or scale < 0:
+            raise PluginError(
+                "lr_scale must return a finite number, 0 or more", where=self.whose, got=scale
+            )
+        if progress.epoch == self.epoch:
+            return
+        with calling(self.whose):
+            again = self.call(progress)
+        if again != scale:
+            raise PluginError(
+                f"lr_scale returned two different multipliers for step {progress.step + 1}",
+                where=self.whose,
+                got=f"{scale}, then {again}",
+                hint="a scheduler must not count calls, keep state or draw random numbers, because "
+                "a resumed run would train at other rates; test it with "
+                "siamkit.testing.check_scheduler",
+            )
+        self.epoch = progress.epoch
 
 
 class Repeats:

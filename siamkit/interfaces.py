@@ -101,6 +101,10 @@ class Progress:
     history: tuple[Mapping[str, float], ...] = ()
     monitor: str = DEFAULT_MONITOR
 
+    def __post_init__(self) -> None:
+        # Copies: a plugin that changes its arguments must not change the metrics of the run.
+        object.__setattr__(self, "history", tuple(dict(metrics) for metrics in self.history))
+
     @property
     def fraction(self) -> float:
         """The completed share of the run, in [0, 1]: by steps if known, else by epochs."""

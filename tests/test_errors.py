@@ -17,7 +17,8 @@ from siamkit.errors import (
 
 EXIT_CODES = {
     "SiamkitError": 1, "ConfigError": 2, "DataError": 3, "CheckpointError": 4, "PluginError": 5,
-    "NonFiniteError": 6, "ResourceError": 7, "FrozenDriftError": 1, "Interrupted": 1,
+    "NonFiniteError": 6, "ResourceError": 7, "NoMemoryError": 7,
+    "FrozenDriftError": 1, "Interrupted": 1,
 }  # fmt: skip
 
 

@@ -112,6 +112,20 @@ def test_a_scale_that_is_none_is_refused(scale):
         scheduler.lr_scale(siamkit.Progress(0, 1))
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_scheduler_with_a_state_is_caught_and_a_pure_one_is_asked_twice_per_epoch(epochs):
+    asked = itertools.count()
+    stateful = guard(Scaled(lambda progress: 1.0 + next(asked)), WHOSE)
+    for _ in range(2):  # a forecast that swallowed the error must not hide it
+        with pytest.raises(PluginError, match=f"{WHOSE}: lr_scale returned two different"):
+            stateful.lr_scale(siamkit.Progress(0, epochs))
+    seen = []
+    pure = guard(Scaled(lambda progress: seen.append(progress.step) or 0.5), WHOSE)
+    for step in range(6):
+        pure.lr_scale(siamkit.Progress(step // 3, 2, step, 6))
+    assert seen == [0, 0, 1, 2, 3, 3, 4, 5]
+
+
 def test_a_policy_that_changes_its_mind_during_a_run_is_caught():
     asked = itertools.count()
 

@@ -88,6 +88,13 @@ def test_progress_is_measured_in_steps_or_else_in_epochs(progress, fraction):
     assert progress.fraction == fraction
 
 
+def test_progress_holds_copies_of_the_metrics():
+    history = ({"recall@1": 0.5},)
+    progress = Progress(1, 2, history=history)
+    progress.history[0]["recall@1"] = 1.0
+    assert history == ({"recall@1": 0.5},)
+
+
 def test_the_monitored_metric_is_the_named_one():
     history = ({"recall@1": 0.5, "map@r": 0.25}, {"recall@1": 0.75, "map@r": 0.5})
     assert Progress(2, 4, history=history).monitored == (0.5, 0.75)

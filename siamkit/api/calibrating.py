@@ -15,6 +15,7 @@ from siamkit.data.opening import load_data, unseen_images
 from siamkit.errors import DataError
 from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
+from siamkit.model.settings import usual_settings
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.folders import listed
 from siamkit.runs.calibration import calibrate_run
@@ -26,6 +27,7 @@ from siamkit.spelling import command
 from siamkit.words import plural
 
 
+@usual_settings()
 def calibrate(
     run_dir: str | Path,
     data: str | Path | None = None,

@@ -14,9 +14,11 @@ from siamkit.config import Layer
 from siamkit.data.check import check
 from siamkit.data.leaks import no_progress
 from siamkit.files import path_of
+from siamkit.model.settings import usual_settings
 from siamkit.spelling import argument, setting
 
 
+@usual_settings()
 def check_data(
     data: str | Path | Mapping[str, Any],
     *,

@@ -29,6 +29,7 @@ from siamkit.config import KEPT_KEYS, MAIN_KEYS, RunConfig, flat, whole
 from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of, write_atomic
+from siamkit.model.settings import usual_settings
 from siamkit.registry import GIVEN, HERE, Registry
 from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
@@ -48,6 +49,7 @@ _AXES = {
 """The key of the configuration that each argument varies."""
 
 
+@usual_settings()
 def compare(
     config: Config | None = None,
     *,

@@ -15,6 +15,7 @@ from siamkit.api.results import TrainingResult
 from siamkit.config import CHOSEN, COMPONENTS, Layer, RunConfig, flat, merge, resolve
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
+from siamkit.model.settings import usual_settings
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
@@ -22,6 +23,7 @@ from siamkit.spelling import setting
 from siamkit.training import fit as _fit
 
 
+@usual_settings()
 def resume(
     run_dir: str | Path,
     *,

@@ -23,6 +23,7 @@ from siamkit.data.memory import label_text
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.summary import summarize
 from siamkit.inference import exported
+from siamkit.model.settings import usual_settings
 from siamkit.portable.arrays import array_of
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.cosine import vectors_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 256  # images per call of an exported model
 
 
+@usual_settings()
 def evaluate(
     run: str | Path | Embedder | ExportedModel | None = None,
     data: Any = None,

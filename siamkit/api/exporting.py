@@ -33,6 +33,7 @@ from siamkit.json_files import digest_of
 from siamkit.model.machine import this_machine
 from siamkit.model.pretrained.folder import new_folder
 from siamkit.model.pretrained.identity import fingerprint_of
+from siamkit.model.settings import usual_settings
 from siamkit.portable.manifest import CARD, Manifest, Origin
 from siamkit.portable.sessions import KERNELS
 from siamkit.runs.open import OpenRun
@@ -41,6 +42,7 @@ from siamkit.spelling import command, setting
 _PARTS = ("train", "val", "test")
 
 
+@usual_settings()
 def export(
     run_dir: str | Path,
     output: str | Path,

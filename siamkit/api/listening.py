@@ -15,7 +15,7 @@ from siamkit.errors import ConfigError
 from siamkit.interfaces import Event
 from siamkit.report.console import ConsoleListener
 from siamkit.report.terminal import make_console
-from siamkit.runs.events import Listener, Observer
+from siamkit.runs.events import Listener, Observer, require_ran
 from siamkit.showing import in_notebook, shown
 
 
@@ -65,4 +65,5 @@ def observers() -> list[Listener]:
 
 
 def _notify(hook: Any, event: Event) -> None:
-    hook(event=event)
+    for result in hook(event=event):
+        require_ran(result)

@@ -23,6 +23,7 @@ from siamkit.model.pretrained.identity import (
     difference,
     tolerance,
 )
+from siamkit.model.settings import usual_settings
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
@@ -81,6 +82,7 @@ def load_model(
     return model_of(open_run(run_dir, backbone=backbone, head=head), which)
 
 
+@usual_settings()
 def model_of(run: OpenRun, which: Literal["best", "last"] = "best") -> SiameseNet:
     """Return the network of an open run, with the errors of :func:`load_model`."""
     checkpoint = run.checkpoint(which)
@@ -114,6 +116,7 @@ def _require_same_output(net: SiameseNet, run: OpenRun, checkpoint: SavedCheckpo
         )
 
 
+@usual_settings()
 def load_embedder(
     run_dir: str | Path,
     which: Literal["best", "last"] = "best",

@@ -11,10 +11,12 @@ from siamkit.api.models import RUN, model_of, open_run
 from siamkit.files import is_there, path_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.save import save_net
+from siamkit.model.settings import usual_settings
 from siamkit.model.siamese import SiameseNet
 from siamkit.runs.open import OpenRun
 
 
+@usual_settings()
 def save_pretrained(
     run_dir: str | Path,
     folder: str | Path,
@@ -61,6 +63,7 @@ def save_pretrained(
     )
 
 
+@usual_settings()
 def from_pretrained(
     folder: str | Path,
     *,

@@ -19,6 +19,7 @@ from siamkit.config.base import expanded
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
 from siamkit.model.quantized import Quantized, require_float
+from siamkit.model.settings import usual_settings
 from siamkit.objects.entries import is_object
 from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
@@ -30,6 +31,7 @@ _KEYS = ("report", "data.path", "data.root", "data.workers")
 _FIXED = ("train.seed", "train.monitor")
 
 
+@usual_settings()
 def prune(
     run: str | Path,
     run_dir: str | Path | None = None,

@@ -11,9 +11,11 @@ from siamkit.api.configuring import Config, placed, resolved_call
 from siamkit.api.results import RateResult
 from siamkit.data.memory import items_of
 from siamkit.files import path_of
+from siamkit.model.settings import usual_settings
 from siamkit.training import find_lr as _search
 
 
+@usual_settings()
 def find_lr(
     config: Config | None = None,
     *,

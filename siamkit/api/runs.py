@@ -26,6 +26,7 @@ from siamkit.files import path_of
 from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.interfaces import FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
+from siamkit.model.settings import usual_settings
 from siamkit.model.siamese import SiameseNet
 from siamkit.objects.entries import TAKES, is_object
 from siamkit.registry import Registry
@@ -153,6 +154,7 @@ def _require_no(options: Mapping[str, Any], where: str, why: str) -> None:
         raise ConfigError(why, where=where, got=", ".join(options), hint=hint)
 
 
+@usual_settings()
 def fit(
     config: Config | None = None,
     *,
@@ -272,6 +274,7 @@ def _fit_on(
             shutil.rmtree(run.path, ignore_errors=True)
 
 
+@usual_settings()
 def inspect(
     config: Config | None = None,
     *,

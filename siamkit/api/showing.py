@@ -10,11 +10,13 @@ from siamkit.api.configuring import Config, placed, resolved_call
 from siamkit.checks import whole_number
 from siamkit.data.memory import items_of
 from siamkit.files import path_of
+from siamkit.model.settings import usual_settings
 from siamkit.training import showing
 
 IMAGES, DRAWS = 8, 5
 
 
+@usual_settings()
 def show_data(
     config: Config | None = None,
     *,

@@ -17,9 +17,12 @@ from siamkit.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    FrozenDriftError,
+    NoMemoryError,
     NonFiniteError,
     PluginError,
     SiamkitError,
+    is_out_of_memory,
 )
 from siamkit.evaluation.retrieval import retrieval_by_class
 from siamkit.registry import Registry
@@ -31,7 +34,7 @@ from siamkit.training import fit as training
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.results import Result
 
-FAILURES = (NonFiniteError, PluginError, ConfigError)
+FAILURES = (NonFiniteError, PluginError, ConfigError, FrozenDriftError, NoMemoryError)
 """The errors of a run that say something about its arm. Others end a comparison."""
 
 
@@ -142,6 +145,8 @@ def run_arm(
         try:
             results[number] = _trained(run, config, registries, listeners)
         except FAILURES as error:
+            # The tracebacks would hold the network in memory while the next variant trains.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             failed[number] = error
         spans.append(before + time.perf_counter() - begun)
     if not results:
@@ -218,6 +223,20 @@ def _notices(events: Sequence[LoggedEvent]) -> list[str]:
 
 
 def _trained(
+    run: RunDir,
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    listeners: Sequence[Listener],
+) -> Result:
+    try:
+        return _begun_or_continued(run, config, registries, listeners)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    raise NoMemoryError("out of memory")  # here, it does not hold what filled the memory
+
+
+def _begun_or_continued(
     run: RunDir,
     config: RunConfig,
     registries: Mapping[str, Registry],

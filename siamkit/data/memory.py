@@ -120,7 +120,24 @@ def _listed(path: Any, split: str, notices: list[str]) -> list[Item]:
             for r in source.records
         ]
     images = parts["all"]
+    notices += _merged(images.classes, where)
     return [Item(sample.path, images.classes[sample.label], split) for sample in images.samples]
+
+
+def _merged(classes: Sequence[str], where: str) -> list[str]:
+    """Return a notice for each group of class folders that become one class.
+
+    The table of a run on such data cannot hold spaces around a name.
+    """
+    together: dict[str, list[str]] = {}
+    for name in classes:
+        together.setdefault(name.strip(), []).append(name)
+    return [
+        f"{where}: the class folders {' and '.join(map(repr, names))} count as one class, because "
+        "their names differ only in surrounding spaces; rename them if they are several classes"
+        for names in together.values()
+        if len(names) > 1
+    ]
 
 
 def _items(data: Any, split: str | None) -> list[Item]:

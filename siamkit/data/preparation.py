@@ -13,7 +13,7 @@ from siamkit.portable.decode import Decoding
 from siamkit.portable.depth import DEEP_GREY
 from siamkit.portable.geometry import kept_by_crop
 from siamkit.portable.judging import judge_samples, size_of
-from siamkit.portable.looking import Facts, largest_value
+from siamkit.portable.looking import Facts, values_of
 from siamkit.portable.preprocessing import Fit, Preprocessing
 from siamkit.spelling import setting
 from siamkit.words import plural
@@ -130,7 +130,7 @@ def _range(
     grey = [facts.path for facts in deep if facts.mode in DEEP_GREY]
     if config.range != "auto" or not grey:
         return ("full" if config.range == "auto" else config.range), []
-    largest = largest_value(grey, decoding_of(config))
+    largest = values_of(grey, decoding_of(config)).largest
     bits = bits_for(largest)
     if bits is None:
         return "full", []

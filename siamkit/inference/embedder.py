@@ -30,6 +30,7 @@ from siamkit.model.device import place, resolve_device
 from siamkit.model.fingerprint import mark
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
+from siamkit.model.settings import each_with_usual_settings, usual_settings
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import evaluating
 from siamkit.portable.calibration import Calibration, Verdict
@@ -138,6 +139,7 @@ class Embedder(TextRepr):
         self._mark = mark(self.net)
 
     @classmethod
+    @usual_settings()
     def from_pretrained(
         cls,
         folder: str | Path,
@@ -269,6 +271,7 @@ class Embedder(TextRepr):
         """The kernel in use, and the measurements that chose it; None before the first image."""
         return self._choice
 
+    @usual_settings()
     def embed(self, images: Images, *, progress: bool | None = None) -> Tensor:
         """Return the embeddings ``[N, E]`` of images, float32, on the CPU.
 
@@ -304,6 +307,7 @@ class Embedder(TextRepr):
         samples = samples_of(cast("Paths", images))
         return (part.embeddings for part in self.stream(samples)), len(samples)
 
+    @usual_settings()
     def similarity(self, a: Images, b: Images) -> Tensor:
         """Return the cosine similarities ``[A, B]`` of every item of ``a`` with every one of ``b``.
 
@@ -319,6 +323,7 @@ class Embedder(TextRepr):
         one, other = of_both(self._vectors, sides_of(a, b, self.embedding_dim))
         return torch.from_numpy(cosine(directions(one) @ directions(other).T))
 
+    @usual_settings()
     def verify(self, a: Images, b: Images) -> Verdict:
         """Decide whether two images show the same class.
 
@@ -338,6 +343,7 @@ class Embedder(TextRepr):
         require_direction(np.concatenate([one, other]), ("a", "b"))
         return calibration.verdict(float(cosine(directions(one) @ directions(other).T).item()))
 
+    @usual_settings()
     def search(
         self,
         queries: Images,
@@ -384,7 +390,8 @@ class Embedder(TextRepr):
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
         # Not in the generator, which would check nothing before its first batch.
-        return self._batches(samples_of(images), whole_number(batch_size, "batch_size", least=1))
+        size = whole_number(batch_size, "batch_size", least=1)
+        return each_with_usual_settings(self._batches(samples_of(images), size))
 
     def _batches(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Embedded]:
         paths = [sample.path for sample in samples]

@@ -48,6 +48,13 @@ def white_of(value_range: ValueRange) -> tuple[float, float]:
     return 0, 2 ** (value_range or 16) - 1
 
 
+def share_outside(image: Image.Image, value_range: ValueRange) -> float:
+    """Return the share of a grey image's pixels whose values are below black or above white."""
+    low, white = white_of(value_range)
+    values = np.asarray(image)
+    return float(((values < low) | (values > white)).mean())
+
+
 def to_eight_bit(image: Image.Image, value_range: ValueRange, where: str) -> Image.Image:
     """Return a grey image of more than 8 bits as an image of 8 bits.
 

@@ -16,9 +16,9 @@ from ..errors import DataError
 from ..spelling import setting
 from ..words import plural
 from .decode import Decoding
-from .depth import DEEP_GREY, is_deep, is_deep_grey, white_of
+from .depth import DEEP_GREY, is_deep, is_deep_grey, share_outside, white_of
 from .geometry import Box, Size, kept_by_crop
-from .looking import Facts, largest_value, look
+from .looking import Facts, Values, look, values_of
 from .pictures import picture_of
 from .preprocessing import Preprocessing
 
@@ -28,6 +28,10 @@ shapes of photographs cost less: 3:2 costs a third, and rounding to whole pixels
 
 DARK = 0.25
 """Images of more than 8 bits are dark if no value is above this share of the range."""
+
+OUTSIDE = 0.9
+"""Above this share of pixels outside of black and white, the range is worth a notice. Windows that
+are set on purpose leave out much: a CT's window for the brain more than half of the pixels."""
 
 _HEADERS = 500  # images whose headers are read
 _PIXELS = 16  # grey images of more than 8 bits whose pixels are read
@@ -55,14 +59,14 @@ class Looks:
         sizes: The width and height of each image, or of its box.
         colour: The number of colour images of more than 8 bits per channel.
         grey: The number of grey images of more than 8 bits.
-        largest: The largest value of the grey images that were read; None if it is unknown.
+        values: The values of the grey images that were read; None if they are unknown.
         read: The number of grey images that were read.
     """
 
     sizes: Sequence[Size]
     colour: int = 0
     grey: int = 0
-    largest: float | None = None
+    values: Values | None = None
     read: int = 0
 
 
@@ -96,13 +100,13 @@ def judge_samples(
     known = [(facts[path], box) for path, box in samples if facts[path].problem is None]
     deep = [found for found, _ in known if found.deep]
     grey = [found.path for found in deep if found.mode in DEEP_GREY]
-    largest: float | None = None
+    values: Values | None = None
     read = _some(grey, _PIXELS)
     if read:
         with suppress(DataError):  # whoever uses the image raises the same error
-            largest = largest_value(read, how)
+            values = values_of(read, how)
     sizes = [size_of(found, box) for found, box in known]
-    looks = Looks(sizes, len(deep) - len(grey), len(grey), largest, len(read))
+    looks = Looks(sizes, len(deep) - len(grey), len(grey), values, len(read))
     return judge(looks, images, noun)
 
 
@@ -130,16 +134,20 @@ def judge_pictures(images: Sequence[Any], model: Prepares) -> list[str]:
     Images that cannot be used are left out.
     """
     sizes: list[Size] = []
-    colour, ends = 0, []
+    colour = 0
+    ends: list[float] = []
+    outside: list[float] = []
     for image in _some(images, _HEADERS):
         with suppress(DataError):  # whoever uses the image raises the same error
             picture = picture_of(image, "image")
             sizes.append(picture.size)
             if is_deep_grey(picture):
                 ends.append(float(picture.getextrema()[1]))  # type: ignore[arg-type]
+                outside.append(share_outside(picture, model.preprocessing.value_range))
             elif is_deep(picture):
                 colour += 1
-    looks = Looks(sizes, colour, len(ends), max(ends, default=None), len(ends))
+    values = Values(max(ends), sum(outside) / len(outside)) if ends else None
+    looks = Looks(sizes, colour, len(ends), values, len(ends))
     return judge(looks, model.preprocessing, _noun(len(sizes), len(images)))
 
 
@@ -171,15 +179,22 @@ def _on_depth(looks: Looks, images: Preprocessing, noun: str) -> list[str]:
             f"{has} 16 bits per channel, of which the upper 8 are used; convert images whose "
             "values are small to 8 bits"
         )
-    if looks.largest is None:
+    if looks.values is None:
         return notices
     low, white = white_of(images.value_range)
-    if looks.largest <= low + (white - low) * DARK:
-        read = "" if looks.read == looks.grey else f" ({looks.read} of them were read)"
+    read = "" if looks.read == looks.grey else f" ({looks.read} of them were read)"
+    of = f"{plural(looks.grey, noun)} of more than 8 bits"
+    if looks.values.largest <= low + (white - low) * DARK:
         notices.append(
-            f"the values of {plural(looks.grey, noun)} of more than 8 bits end at "
-            f"{looks.largest:g}{read}, but {white:g} is white, so the network sees them dark; "
-            f"convert them to 8 bits, or train with another {setting('data.range')}"
+            f"the values of {of} end at {looks.values.largest:g}{read}, but {white:g} is white, so "
+            "the network sees them dark; convert them to 8 bits, or train with another "
+            f"{setting('data.range')}"
+        )
+    elif looks.values.outside > OUTSIDE:
+        notices.append(
+            f"{looks.values.outside:.0%} of the pixels of {of}{read} are below {low:g}, which is "
+            f"black, or above {white:g}, which is white, so the network sees hardly anything of "
+            f"them; train with another {setting('data.range')}"
         )
     return notices
 

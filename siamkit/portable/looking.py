@@ -22,7 +22,7 @@ from .decode import (
     read_pixels,
     require_inside,
 )
-from .depth import is_deep, to_eight_bit
+from .depth import is_deep, share_outside, to_eight_bit
 from .geometry import Box
 from .pixel_budget import Claim, decoded_at_once
 from .threads import in_threads
@@ -98,8 +98,22 @@ def look(
         yield from in_threads(_sharing(facts), paths)
 
 
-def largest_value(paths: Sequence[Path], how: Decoding = RGB) -> float:
-    """Return the largest pixel value of grey images of more than 8 bits.
+@dataclass(frozen=True)
+class Values:
+    """The pixel values of grey images of more than 8 bits.
+
+    Attributes:
+        largest: The largest value.
+        outside: The share of the pixels whose values are below black or above white, as the mean of
+            the images.
+    """
+
+    largest: float
+    outside: float
+
+
+def values_of(paths: Sequence[Path], how: Decoding = RGB) -> Values:
+    """Return the pixel values of grey images of more than 8 bits.
 
     Args:
         paths: The files, at least one.
@@ -109,15 +123,17 @@ def largest_value(paths: Sequence[Path], how: Decoding = RGB) -> float:
         DataError: An image cannot be read, or its values do not suit the range.
     """
 
-    def largest(path: Path, claim: Claim) -> float:
+    def values(path: Path, claim: Claim) -> Values:
         with opened(path, how) as image:
             claim(image)
             image.load()
             to_eight_bit(image, how.value_range, str(path))
-            return float(image.getextrema()[1])  # type: ignore[arg-type]
+            largest = float(image.getextrema()[1])  # type: ignore[arg-type]
+            return Values(largest, share_outside(image, how.value_range))
 
     with quiet():
-        return max(in_threads(_sharing(largest), paths))
+        found = list(in_threads(_sharing(values), paths))
+    return Values(max(v.largest for v in found), sum(v.outside for v in found) / len(found))
 
 
 def unreadable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from siamkit.engine.settings import Emit
 from siamkit.interfaces import Event
 from siamkit.runs.directory import RunDir
 
-Listener = Callable[[Event], None]
+Listener = Callable[[Event], object]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,23 @@ class Observer:
 
     def __call__(self, event: Event) -> None:
         """Pass an event to the plugin."""
-        self.watch(event)
+        require_ran(self.watch(event))
+
+
+def require_ran(result: object) -> None:
+    """Check what a listener returned for an event.
+
+    Raises:
+        TypeError: It is a generator or a coroutine, so none of the listener's code has run.
+    """
+    if isinstance(result, Generator | Coroutine | AsyncGenerator):
+        if not isinstance(result, AsyncGenerator):
+            result.close()  # or Python warns that a coroutine was never awaited
+        kind = type(result).__name__.replace("_", " ")
+        raise TypeError(
+            f"it returned a {kind}, so none of its code ran: write a function without yield and "
+            "async"
+        )
 
 
 def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[Listener]) -> Emit:
@@ -45,7 +61,7 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
     def emit(name: str, data: Mapping[str, Any]) -> None:
         run_dir.append_event(name, data)
         for listener in listeners:
-            listener(Event(name, copy.deepcopy(dict(data))))
+            require_ran(listener(Event(name, copy.deepcopy(dict(data)))))
         failed: list[str] = []
         for observer in tuple(watching):
             try:

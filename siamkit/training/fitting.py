@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from siamkit.engine.phase import Execution
-from siamkit.errors import ResourceError
+from siamkit.errors import NoMemoryError
 from siamkit.freezing.allocations import Bytes
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
@@ -77,9 +77,9 @@ def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) ->
         f"({setting('train.grad_checkpointing', True)})"
     )
     if largest == 1:
-        raise ResourceError(f"out of memory {where}, with one image per forward pass", hint=hint)
+        raise NoMemoryError(f"out of memory {where}, with one image per forward pass", hint=hint)
     if obstacle is not None:
-        raise ResourceError(
+        raise NoMemoryError(
             f"out of memory {where}, with {largest} images per forward pass; smaller passes would "
             f"change the result: {obstacle}",
             hint=f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a "

@@ -17,7 +17,7 @@ from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit
 from siamkit.engine.sources import LiveSource
 from siamkit.engine.timing import load_first
-from siamkit.errors import ConfigError, NonFiniteError, ResourceError, is_out_of_memory
+from siamkit.errors import ConfigError, NoMemoryError, NonFiniteError, is_out_of_memory
 from siamkit.evaluation.collapse import collapse
 from siamkit.freezing.proof import fingerprints
 from siamkit.model.trace import evaluating
@@ -225,7 +225,7 @@ class Scorer:
         release_unused(self.setup.device)
         where = f"where the {NAMES.get(name, name)} images are embedded"
         if size == 1:
-            raise ResourceError(
+            raise NoMemoryError(
                 f"out of memory {where}, with one image per forward pass",
                 hint=f"use smaller images ({setting('data.image_size')}) or a smaller backbone",
             )

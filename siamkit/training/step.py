@@ -15,9 +15,9 @@ from siamkit.batches import Batch
 from siamkit.engine.kernels.base import AUTOCAST
 from siamkit.errors import (
     ConfigError,
+    NoMemoryError,
     NonFiniteError,
     PluginError,
-    ResourceError,
     is_out_of_memory,
 )
 from siamkit.guard import name_of
@@ -280,14 +280,14 @@ class Stepper:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise ResourceError(
+            raise NoMemoryError(
                 "out of memory in the update of the parameters, some of which may have changed",
                 hint="use an optimizer with less state (sgd), or freeze more; the run can be "
                 "resumed from its latest checkpoint",
             ) from None
 
-    def _loss_too_large(self, embeddings: int) -> ResourceError:
-        return ResourceError(
+    def _loss_too_large(self, embeddings: int) -> NoMemoryError:
+        return NoMemoryError(
             f"out of memory in {self._name_of_loss()}, which compares "
             f"{plural(embeddings, 'embedding')} at once; smaller forward passes would not help",
             hint=f"use a smaller batch ({setting('train.batch_size')}), or a loss that compares "

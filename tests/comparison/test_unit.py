@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,9 @@ from siamkit.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    FrozenDriftError,
+    NoMemoryError,
     NonFiniteError,
-    PluginError,
     SiamkitError,
 )
 from siamkit.json_files import sealed
@@ -165,7 +167,7 @@ def test_of_several_variants_the_best_counts_and_all_take_time(
     assert found.notices == ("of b",)
 
 
-@pytest.mark.parametrize("kind", [NonFiniteError, ConfigError, PluginError])
+@pytest.mark.parametrize("kind", unit.FAILURES)
 def test_a_variant_that_cannot_be_trained_is_not_chosen_and_takes_time(
     training: Training, run: Callable[..., ArmResult], kind: type[SiamkitError]
 ) -> None:
@@ -217,6 +219,38 @@ def test_other_errors_of_a_run_are_not_hidden(
     training.fails = RuntimeError("a fault of the code")
     with pytest.raises(RuntimeError, match="a fault"):
         run("a")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_lack_of_memory_is_a_failure_of_the_arm_and_holds_no_memory(
+    begun: bool, training: Training, run: Callable[..., ArmResult], tmp_path: Path
+) -> None:
+    class Network:
+        """Stands for what fills the memory."""
+
+    held: list[weakref.ref[Network]] = []
+
+    def trained(*_: Any, **given: Any) -> Any:
+        network = Network()
+        held.append(weakref.ref(network))
+        try:
+            raise RuntimeError("CUDA error: out of memory")
+        except RuntimeError:
+            if len(held) > 1:
+                raise NoMemoryError("with one image") from None
+            raise
+
+    training.fit = training.resume = trained  # type: ignore[method-assign]
+    if begun:
+        begin(tmp_path / "a", [start(0.0)])
+    with pytest.raises(unit.FAILURES, match="out of memory") as caught:
+        run("a", "b")
+    assert isinstance(caught.value, NoMemoryError)
+    assert [network() for network in held] == [None, None]
+
+
+def test_a_network_that_drifts_ends_its_arm_only() -> None:
+    assert issubclass(FrozenDriftError, unit.FAILURES)
 
 
 def test_a_run_without_embeddings_is_damaged(

@@ -221,6 +221,16 @@ def test_each_split_is_a_folder_a_table_or_pairs(tmp_path: Path) -> None:
     assert source.parts()["test"].query == (True, False) and source.split_groups() == []
 
 
+def test_class_folders_that_become_one_class_are_named(tmp_path: Path) -> None:
+    save(tmp_path, "train/cat/0.png", "train/ cat/1.png", "train/dog/2.png")
+    notices: list[str] = []
+    items = items_of({"train": tmp_path / "train"}, notices)
+    table, root = write_items(items, tmp_path / "run")
+    assert len(open_source(str(table), root).parts()["train"].classes) == 2
+    (notice,) = notices
+    assert notice.startswith("data['train']: the class folders ' cat' and 'cat' count as one class")
+
+
 def test_a_file_in_two_splits_is_refused(tmp_path: Path) -> None:
     save(tmp_path, "photos/cat/0.png")
     items = items_of({"train": tmp_path / "photos", "val": tmp_path / "photos"}, [])

@@ -134,16 +134,15 @@ def test_values_of_twelve_bits_are_found_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["full", 14, (0.0, 500.0)])
-def test_a_range_that_the_user_chose_is_kept_and_darkness_is_told(
+def test_a_range_that_the_user_chose_is_kept_and_what_it_loses_is_told(
     tmp_path: Path, wanted: Any
 ) -> None:
     values = np.full((20, 20), 4000, np.uint16)
     result = found(tmp_path, [values], range=wanted)
     assert result.range == wanted
     # 4000 is a quarter of the values of 14 bits, and a sixteenth of those of 16.
-    assert ["sees them dark" in text for text in result.notices] == (
-        [] if wanted == (0.0, 500.0) else [True]
-    )
+    told = "100% of the pixels" if wanted == (0.0, 500.0) else "sees them dark"
+    assert [told in text for text in result.notices] == [True]
 
 
 def test_values_of_sixteen_bits_have_the_full_range(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.portable.depth import to_eight_bit
-from siamkit.portable.looking import largest_value, look, unreadable
+from siamkit.portable.looking import look, unreadable, values_of
 
 RAMP = np.linspace(0, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
 
@@ -133,7 +133,7 @@ def test_deep_images_are_known_by_their_header(tmp_path: Path) -> None:
     colour = tmp_path / "colour.png"
     colour.write_bytes(deep_colour())
     assert [facts.deep for facts in look([eight, grey, colour])] == [False, True, True]
-    assert largest_value([grey]) == 4095
+    assert values_of([grey]).largest == 4095
 
 
 def deep_colour() -> bytes:

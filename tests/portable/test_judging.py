@@ -19,7 +19,7 @@ from siamkit.portable import judging
 from siamkit.portable.decode import Decoding
 from siamkit.portable.geometry import centre_crop
 from siamkit.portable.judging import Looks, judge, judge_files, judge_pictures, size_of
-from siamkit.portable.looking import look
+from siamkit.portable.looking import Values, look
 from siamkit.portable.preprocessing import Preprocessing, ValueRange
 
 CROP = Preprocessing(crop_pct=1.0)
@@ -86,12 +86,28 @@ def test_values_in_the_lowest_quarter_of_the_range_are_told(
     value_range: ValueRange, largest: float | None, dark: bool
 ) -> None:
     images = replace(CROP, value_range=value_range)
-    notices = judge(Looks([(9, 9)], grey=3, largest=largest, read=3), images)
+    values = None if largest is None else Values(largest, 0.0)
+    notices = judge(Looks([(9, 9)], grey=3, values=values, read=3), images)
     assert len(notices) == dark
     if value_range is None and dark:
         assert notices[0].startswith(
             f"the values of 3 images of more than 8 bits end at {largest}, but 65535 is white"
         )
+
+
+def test_a_range_that_leaves_out_nearly_all_pixels_is_told(tmp_path: Path) -> None:
+    pixels = np.linspace(1000, 4000, 400).astype(np.uint16).reshape(20, 20)
+    path = saved(tmp_path / "a.png", pixels)
+    for value_range, outside in {
+        (0.0, 1.0): 1.0, (1000.0, 1200.0): 0.93, (3900.0, 4000.0): 0.965, (1900.0, 2100.0): 0.93,
+        (0.0, 4095.0): 0.0, (1000.0, 1400.0): 0.0,
+    }.items():  # fmt: skip
+        model = Model(replace(CROP, value_range=value_range))
+        notices = judge_files([path], model)
+        assert judge_pictures([pixels], model) == notices
+        assert len(notices) == bool(outside)
+        if outside:
+            assert notices[0].startswith(f"{outside:.0%} of the pixels of 1 image of more than 8 b")
 
 
 def test_colour_images_of_16_bits_are_told() -> None:
@@ -132,11 +148,11 @@ def test_images_in_memory_are_judged_as_files_are(tmp_path: Path) -> None:
 
 def test_of_many_images_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    look, largest = judging.look, judging.largest_value
+    look, values = judging.look, judging.values_of
     monkeypatch.setattr(judging, "look", lambda paths, how: look((read.extend(paths), paths)[1]))
     decoded: list[int] = []
     monkeypatch.setattr(
-        judging, "largest_value", lambda some, how: (decoded.append(len(some)), largest(some))[1]
+        judging, "values_of", lambda some, how: (decoded.append(len(some)), values(some))[1]
     )
     deep = saved(tmp_path / "deep.png", np.full((40, 160), 4000, np.uint16))
     shape, depth = judge_files([deep] * 20_000, Model())

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from siamkit.portable.decode import RGB, decode, prepare, with_decoded
-from siamkit.portable.looking import largest_value, look
+from siamkit.portable.looking import look, values_of
 from siamkit.portable.pixel_budget import Claim, PixelBudget, decoded_at_once
 from siamkit.portable.threads import in_threads
 
@@ -110,7 +110,7 @@ DECODING = {
     "prepare": lambda path: prepare(Image.open(path)),
     "check": lambda path: list(look([path], full=True)),
     "check of a box": lambda path: list(look([path], boxes={path: (0, 0, 1, 1)})),
-    "range": lambda path: largest_value([path]),
+    "range": lambda path: values_of([path]),
     "use": lambda path: with_decoded(path, RGB, None, lambda image: image.size),
 }
 

@@ -62,6 +62,33 @@ def test_an_observer_that_fails_is_left_out_and_the_others_go_on(
     assert logged == ["step_done", "notice", "step_done"]
 
 
+def test_an_observer_whose_code_would_never_run_is_left_out(tmp_path: Path) -> None:
+    def yields(event: Event) -> Any:
+        yield event
+
+    async def waits(event: Event) -> None:
+        pass
+
+    async def both(event: Event) -> Any:
+        yield event
+
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        told.append(event.data.get("text", ""))
+
+    observers = [Observer(f"{f.__name__}", f) for f in (yields, waits, both)]
+    emitter(RunDir(tmp_path), [], [*observers, listen])("step_done", {})
+    for name, kind in {
+        "yields": "generator",
+        "waits": "coroutine",
+        "both": "async generator",
+    }.items():
+        assert any(f"{name} failed" in text and f"returned a {kind}" in text for text in told)
+    with pytest.raises(TypeError, match="none of its code ran"):
+        emitter(RunDir(tmp_path), [yields], [])("step_done", {})
+
+
 def test_a_listener_that_fails_ends_the_run_and_ctrl_c_ends_it_everywhere(tmp_path: Path) -> None:
     def fails(error: BaseException) -> Any:
         def listen(event: Event) -> None:
