@@ -234,6 +234,10 @@ def test_of_a_network_that_takes_no_time_no_ratio_is_told():
     assert sentence.endswith("and costs about as much.")
 
 
+def test_classes_in_which_the_arms_agree_are_not_shown():
+    assert summary(compared(dict.fromkeys(EVEN, 0.7), noise=0.0))["classes"] == []
+
+
 def test_at_most_twenty_classes_are_shown_those_with_many_queries_first():
     done = compared(EVEN, noise=0.0)
     names = [f"{number:02}" for number in range(30)]

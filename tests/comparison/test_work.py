@@ -52,6 +52,40 @@ def test_the_time_left_is_estimated(
     assert steps[-1].ahead == 0.0
 
 
+@pytest.mark.parametrize(("budget", "ahead"), [(30.0, 16.0), (5.0, 0.0)])
+def test_the_time_left_is_at_most_that_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float, ahead: float
+) -> None:
+    """The budget ends the comparison after the first round. Before its last run, 14 s are over."""
+    seconds = iter([8.0, 6.0, 6.0])
+    monkeypatch.setattr(working, "_trained", lambda *_: ArmResult(TOTALS, TOTALS, next(seconds)))
+    job = Work(Plan(ARMS, 2, (0,), budget=budget), None, tmp_path, {}, tmp_path, "again")  # type: ignore[arg-type]
+    steps: list[Step] = []
+    _, state = work(job, {}, ComparisonDir(tmp_path), steps.append)
+    assert [step.ahead for step in steps if step.result is None] == [None, None, ahead]
+    assert state.over_budget
+
+
+def test_runs_of_other_processes_are_told_with_their_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = ArmResult(TOTALS, TOTALS, 6.0)
+
+    def trained(job: Work, registries: Any, place: ComparisonDir, unit: Any, _: Any) -> ArmResult:
+        if unit == (0, 0):  # meanwhile, another process finishes the last run of the round
+            ComparisonDir(tmp_path).keep((2, 0), done)
+        return done
+
+    monkeypatch.setattr(working, "_trained", trained)
+    job = Work(Plan(ARMS, 2, (0,)), None, tmp_path, {}, tmp_path, "again")  # type: ignore[arg-type]
+    steps: list[Step] = []
+    work(job, {}, ComparisonDir(tmp_path), steps.append, all_told=True)
+    told = [(step.round, step.arm) for step in steps if step.result is not None]
+    assert told == [
+        (1, "still"), (1, "b"), (1, "a"), (2, "still"), (2, "a"), (2, "b"),
+    ]  # fmt: skip
+
+
 def test_a_run_that_failed_took_time_of_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
