@@ -345,6 +345,12 @@ def test_weights_that_are_loaded_are_compared_by_value(made, tmp_path):
             rows[0]
 
 
+def test_a_network_that_was_not_cut_has_no_cache(made, tmp_path):
+    for wrong in (None, made.result):
+        with pytest.raises(ConfigError, match="cut: must be a cut network, got"):
+            FeatureCache(wrong, made.controller, root=tmp_path)
+
+
 def test_cut_and_controller_belong_together(made, tmp_path):
     with pytest.raises(ConfigError, match="have different networks"):
         FeatureCache(made.cut, Made().controller, root=tmp_path)
