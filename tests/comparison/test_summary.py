@@ -11,7 +11,7 @@ from siamkit.comparison.compare import Compared
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import race
 from siamkit.comparison.results import ArmResult
-from siamkit.comparison.summary import summary
+from siamkit.comparison.summary import Tried, summary
 from siamkit.config import RunConfig
 
 ARMS = (Arm(UNTRAINED, trains=False), Arm(CLOSED, trains=False), Arm("a"), Arm("b"))
@@ -283,3 +283,9 @@ def test_failures_of_every_round_are_listed():
     results = {**done.results, (2, 3): ArmResult(failed="the loss is NaN")}
     found = summary(replace(done, results=results))
     assert found["failed"] == [{"name": "a", "round": 4, "why": "the loss is NaN"}]
+
+
+def test_arms_without_a_common_run_have_no_difference():
+    one, other = (Tried(ARMS[2], 2, {n: result(0.5, 1.0, n)}) for n in (0, 1))
+    assert one.less(other, "recall@1") is None
+    assert one.less(one, "recall@1").same

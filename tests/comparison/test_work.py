@@ -106,6 +106,24 @@ def test_a_run_that_failed_took_time_of_the_budget(
     assert spent(results, 1) == 21.0
 
 
+def test_a_signal_in_a_run_is_told_as_one_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_arm(*given: Any) -> ArmResult:
+        raise Interrupted("stopped by SIGINT after step 3", exit_code=130, hint="resume the run")
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    monkeypatch.setattr(working, "variant_of", lambda *given, **named: None)
+    plan = Plan(ARMS, 2, (0,))
+    tables = dict.fromkeys(plan.rounds, tmp_path)
+    job = Work(plan, None, tmp_path, tables, tmp_path, "repeat the command")  # type: ignore[arg-type]
+    with pytest.raises(Interrupted) as caught:
+        work(job, {}, ComparisonDir(tmp_path))
+    told = "the comparison was stopped: stopped by SIGINT after step 3"
+    assert (caught.value.what, caught.value.exit_code) == (told, 130)
+    assert caught.value.hint == "repeat the command"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_another_process_trains_tells_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
