@@ -25,6 +25,7 @@ def test_the_loss_weights_the_values_of_an_output_from_minus_one_to_one() -> Non
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+NAN = float("nan")
 A, B = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5])
 
 
@@ -38,6 +39,8 @@ A, B = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5])
         ({"x": A, "y": A}, {"x": A}, "only the whole network has or changes y"),
         ({"x": A}, {"x": A, "y": A}, "only the cut network has or changes y"),
         ({"n": 1}, {"n": 2}, "n is 2, not 1"),
+        ({"n": (1, float("1e3"))}, {"n": (1, float("1e3"))}, None),
+        ({"n": NAN}, {"n": NAN}, None),
         ({"n": A}, {"n": None}, f"n is None, not {A!r}"),
         ({"x": A}, {"x": A[:1]}, "x has the shape [1], not [2]"),
     ],

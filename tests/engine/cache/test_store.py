@@ -274,3 +274,18 @@ def test_a_store_that_could_not_be_opened_is_not_in_use(cache, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cache.open()
     assert not in_use(path)
+
+
+def test_a_shard_with_a_row_that_was_interrupted_is_not_published(cache, tmp_path):
+    class Interrupted:
+        def update(self, rows):
+            raise KeyboardInterrupt
+
+    with cache.open() as store:
+        writer = ShardWriter(tmp_path, store.path.name, store.spec)
+    one, other = (cache.rows([number]).numpy().tobytes() for number in (1, 2))
+    writer.add(cache.keys([1]), memoryview(one))
+    writer._sha = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        writer.add(cache.keys([2]), memoryview(other))
+    assert writer.publish(tmp_path) is None and not list(tmp_path.glob("*shard-*"))
