@@ -98,7 +98,8 @@ def _leaving(
     left = [arm for arm in ranked if arm not in hopeless]
     if plan.budget is not None and len(left) > 2:
         ahead = len(plan.rounds) - rounds
-        needed = ahead * sum(_typical(results, arm, rounds) for arm in left)
+        still = [arm for arm in alive if arm not in failed and arm not in racing]
+        needed = ahead * sum(_typical(results, arm, rounds) for arm in (*left, *still))
         if needed > plan.budget - spent(results, rounds):
             leaving += [(arm, "budget") for arm in left[-(-len(left) // 2) :]]
     return leaving

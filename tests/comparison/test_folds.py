@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from siamkit.comparison.folds import divide, open_images
+from siamkit.comparison.folds import _require_text, divide, open_images
 from siamkit.comparison.plan import Plan, Round
 from siamkit.config import RunConfig
+from siamkit.data.memory import Item
 from siamkit.errors import DataError
 
 Tables = Callable[..., RunConfig]
@@ -82,3 +83,10 @@ def test_more_folds_than_the_classes_allow_are_refused(table: Tables, folds: int
     data: Any = open_images(table())
     with pytest.raises(DataError, match="folds"):
         divide(data, Plan((), folds, (0,)))
+
+
+def test_a_name_that_no_table_can_hold_is_refused(tmp_path: Path) -> None:
+    _require_text([Item(tmp_path / "a.png", "ä")])
+    for item in (Item(tmp_path / "\udcff.png", "a"), Item(tmp_path / "a.png", "\udcff")):
+        with pytest.raises(DataError, match="the name is not valid Unicode"):
+            _require_text([item])

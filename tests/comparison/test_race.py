@@ -79,6 +79,24 @@ def test_a_short_budget_halves_the_arms():
     assert not race(plan(budget=40.0), results_of(values, 1)).stopped
 
 
+@pytest.mark.parametrize(("budget", "stopped"), [(29.9, {3, 4}), (30.0, set())])
+def test_a_budget_for_the_rest_with_the_networks_without_training_is_enough(budget, stopped):
+    """A round takes 5 s, of which the network without training takes 1 s. The first equals stay."""
+    assert set(race(plan(budget=budget), results_of(EVEN, 1)).stopped) == stopped
+
+
+def test_of_three_arms_one_is_left_out():
+    three = Plan(ARMS[:4], 2, (0, 1, 2), budget=16.0)
+    state = race(three, results_of({0: 0.5, 1: 0.6, 2: 0.5, 3: 0.55}, 1))
+    assert set(state.stopped) == {2} and state.todo == (0, 1, 3)
+
+
+def test_a_round_that_just_fits_the_budget_is_trained():
+    two = Plan(ARMS[:3], 2, (0, 1, 2), budget=9.0)  # a round takes 3 s
+    results = results_of({0: 0.5, 1: 0.5, 2: 0.5}, 2)
+    assert race(two, results).todo == (0, 1, 2)
+
+
 def test_two_arms_are_not_halved_but_the_comparison_ends_with_the_budget():
     two = Plan(ARMS[:3], 2, (0, 1, 2), budget=8.0)
     results = results_of({0: 0.5, 1: 0.5, 2: 0.5}, 2)

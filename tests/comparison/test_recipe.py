@@ -21,9 +21,10 @@ from siamkit.comparison import recipe as recipes
 from siamkit.comparison import work as working
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.candidates import CANDIDATES, candidates
-from siamkit.comparison.pace import Pace
+from siamkit.comparison.pace import Lengths, Pace
 from siamkit.comparison.results import ArmResult
-from siamkit.errors import ConfigError, DataError, Interrupted, NonFiniteError
+from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
+from siamkit.json_files import write_sealed
 from siamkit.runs.open import OpenRun
 
 Common = Callable[..., dict[str, Any]]
@@ -481,3 +482,41 @@ def test_a_network_without_training_that_failed_tells_no_start() -> None:
             plan=SimpleNamespace(arms=arms), results={(0, 0): still, (1, 0): run}
         )
         assert recipes._pace_of(seen, 1).step == pytest.approx(step)  # type: ignore[arg-type]
+
+
+def test_a_choice_goes_on_only_with_a_plan_that_it_can_read(tmp_path: Path) -> None:
+    place: Any = SimpleNamespace(plan=tmp_path / "comparison.json", path=tmp_path)
+    arms = [{"name": "still", "trains": False}, {"name": "b", "trains": True}]
+    write_sealed(place.plan, {"arms": arms, "config": {"train.epochs": 4}})
+    assert recipes._begun(place) == (Lengths(4, 1), ["b"])
+    assert sorted("abc", key=lambda name: recipes._place(name, ["c", "b"])) == ["c", "b", "a"]
+    for facts in ({"arms": arms}, {"arms": 3, "config": {}}, {"arms": arms, "config": {
+        "train.epochs": None}}):  # fmt: skip
+        write_sealed(place.plan, facts)
+        with pytest.raises(CheckpointError, match="of another version of siamkit") as caught:
+            recipes._begun(place)
+        assert caught.value.where == str(place.plan)
+
+
+def test_the_best_recipe_is_one_that_is_open_and_was_not_stopped() -> None:
+    arms = {name: Arm(name) for name in "abc"}
+    rows = [{"name": "a", "stopped": {"why": "failed"}}, {"name": "b", "stopped": None},
+            {"name": "c", "stopped": None}]  # fmt: skip
+    assert recipes._chosen({"arms": rows}, arms) is arms["b"]
+    assert recipes._chosen({"arms": rows}, {"a": arms["a"], "c": arms["c"]}) is arms["c"]
+    with pytest.raises(ConfigError, match="recipe: every recipe failed"):
+        recipes._chosen({"arms": rows}, {"a": arms["a"]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "fixed", "names"),
+    [
+        ("auto", (), ["still", "a"]), ("auto", ("train.epochs",), ["still", "a"]),
+        ("auto", ("head.name",), ["a"]), ("augment", (), ["a"]),
+    ],
+)  # fmt: skip
+def test_a_network_without_training_is_open_only_if_the_whole_recipe_is(
+    kind: str, fixed: tuple[str, ...], names: list[str]
+) -> None:
+    plan: Any = SimpleNamespace(arms=(Arm("still", trains=False), Arm("a")))
+    assert list(recipes._open(plan, fixed, kind)) == names

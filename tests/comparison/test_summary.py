@@ -11,7 +11,7 @@ from siamkit.comparison.compare import Compared
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import race
 from siamkit.comparison.results import ArmResult
-from siamkit.comparison.summary import summary
+from siamkit.comparison.summary import Tried, summary
 from siamkit.config import RunConfig
 
 ARMS = (Arm(UNTRAINED, trains=False), Arm(CLOSED, trains=False), Arm("a"), Arm("b"))
@@ -234,6 +234,10 @@ def test_of_a_network_that_takes_no_time_no_ratio_is_told():
     assert sentence.endswith("and costs about as much.")
 
 
+def test_classes_in_which_the_arms_agree_are_not_shown():
+    assert summary(compared(dict.fromkeys(EVEN, 0.7), noise=0.0))["classes"] == []
+
+
 def test_at_most_twenty_classes_are_shown_those_with_many_queries_first():
     done = compared(EVEN, noise=0.0)
     names = [f"{number:02}" for number in range(30)]
@@ -279,3 +283,9 @@ def test_failures_of_every_round_are_listed():
     results = {**done.results, (2, 3): ArmResult(failed="the loss is NaN")}
     found = summary(replace(done, results=results))
     assert found["failed"] == [{"name": "a", "round": 4, "why": "the loss is NaN"}]
+
+
+def test_arms_without_a_common_run_have_no_difference():
+    one, other = (Tried(ARMS[2], 2, {n: result(0.5, 1.0, n)}) for n in (0, 1))
+    assert one.less(other, "recall@1") is None
+    assert one.less(one, "recall@1").same

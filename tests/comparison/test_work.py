@@ -52,6 +52,40 @@ def test_the_time_left_is_estimated(
     assert steps[-1].ahead == 0.0
 
 
+@pytest.mark.parametrize(("budget", "ahead"), [(30.0, 16.0), (5.0, 0.0)])
+def test_the_time_left_is_at_most_that_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float, ahead: float
+) -> None:
+    """The budget ends the comparison after the first round. Before its last run, 14 s are over."""
+    seconds = iter([8.0, 6.0, 6.0])
+    monkeypatch.setattr(working, "_trained", lambda *_: ArmResult(TOTALS, TOTALS, next(seconds)))
+    job = Work(Plan(ARMS, 2, (0,), budget=budget), None, tmp_path, {}, tmp_path, "again")  # type: ignore[arg-type]
+    steps: list[Step] = []
+    _, state = work(job, {}, ComparisonDir(tmp_path), steps.append)
+    assert [step.ahead for step in steps if step.result is None] == [None, None, ahead]
+    assert state.over_budget
+
+
+def test_runs_of_other_processes_are_told_with_their_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = ArmResult(TOTALS, TOTALS, 6.0)
+
+    def trained(job: Work, registries: Any, place: ComparisonDir, unit: Any, _: Any) -> ArmResult:
+        if unit == (0, 0):  # meanwhile, another process finishes the last run of the round
+            ComparisonDir(tmp_path).keep((2, 0), done)
+        return done
+
+    monkeypatch.setattr(working, "_trained", trained)
+    job = Work(Plan(ARMS, 2, (0,)), None, tmp_path, {}, tmp_path, "again")  # type: ignore[arg-type]
+    steps: list[Step] = []
+    work(job, {}, ComparisonDir(tmp_path), steps.append, all_told=True)
+    told = [(step.round, step.arm) for step in steps if step.result is not None]
+    assert told == [
+        (1, "still"), (1, "b"), (1, "a"), (2, "still"), (2, "a"), (2, "b"),
+    ]  # fmt: skip
+
+
 def test_a_run_that_failed_took_time_of_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +104,24 @@ def test_a_run_that_failed_took_time_of_the_budget(
     results, _ = work(job, {}, ComparisonDir(tmp_path))
     assert {unit: r.seconds for unit, r in results.items()} == {(a, 0): 7.0 for a in range(3)}
     assert spent(results, 1) == 21.0
+
+
+def test_a_signal_in_a_run_is_told_as_one_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_arm(*given: Any) -> ArmResult:
+        raise Interrupted("stopped by SIGINT after step 3", exit_code=130, hint="resume the run")
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    monkeypatch.setattr(working, "variant_of", lambda *given, **named: None)
+    plan = Plan(ARMS, 2, (0,))
+    tables = dict.fromkeys(plan.rounds, tmp_path)
+    job = Work(plan, None, tmp_path, tables, tmp_path, "repeat the command")  # type: ignore[arg-type]
+    with pytest.raises(Interrupted) as caught:
+        work(job, {}, ComparisonDir(tmp_path))
+    told = "the comparison was stopped: stopped by SIGINT after step 3"
+    assert (caught.value.what, caught.value.exit_code) == (told, 130)
+    assert caught.value.hint == "repeat the command"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

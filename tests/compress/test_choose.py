@@ -111,7 +111,22 @@ def test_equal_channels_go_from_all_groups_alike() -> None:
     assert abs(len(removed["a"]) - len(removed["b"])) <= 1
 
 
+def test_equal_channels_go_by_the_share_of_their_group_not_by_their_number() -> None:
+    removed = choose(GROUPS, {"a": [0.0] * 16, "b": [0.0] * 24}, COSTS, 500)
+    assert abs(len(removed["a"]) / 16 - len(removed["b"]) / 24) <= 1 / 16
+
+
+def test_channels_that_cost_nothing_stay_and_cheap_ones_may_go() -> None:
+    free = group("free", 16, "norm", "other norm")
+    cheap = replace(COSTS, layers={"one": 8.0, "two": 0.0, "three": 4.0}, total=100.0)
+    assert cheap.price(free) == 0 and cheap.price(GROUPS[0]) == 0.5
+    importance = {"free": [0.0] * 16, "a": [1.0] * 16}
+    removed = choose([free, GROUPS[0]], importance, cheap, 96.0)
+    assert {name: len(channels) for name, channels in removed.items()} == {"a": 8}
+
+
 def test_large_groups_keep_multiples_of_eight() -> None:
+    assert [rounded(9, size) for size in (31, 32)] == [9, 16], "large from 32 channels on"
     assert [rounded(n, 96) for n in (0, 9, 50, 96)] == [16, 16, 56, 96]
     assert [rounded(n, 24) for n in (0, 9, 24)] == [3, 9, 24]
     assert rounded(99, 100) == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import siamkit
 from siamkit.compress.dependencies import Dependencies
+from siamkit.compress.graph import torch_pruning
 from siamkit.errors import ConfigError
 from siamkit.model.pruning import Pruning
 from siamkit.model.reading import stage_outputs
@@ -131,3 +133,9 @@ def test_a_network_without_channels_to_remove_is_refused() -> None:
     one = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ConfigError, match="no channels of the backbone can be removed"):
         dependencies(siamkit.create_model(one, image_size=32).backbone, 32)
+
+
+def test_pruning_without_its_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    with pytest.raises(ConfigError, match=r"pruning needs torch-pruning; pip install 'siamkit\[pr"):
+        torch_pruning()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import siamkit
 from siamkit.compress.dependencies import Dependencies
 from siamkit.compress.importance import activation, readers, taylor
+from siamkit.compress.layers import by_input
 from siamkit.compress.reconstruct import moments
 
 pytest.importorskip("torch_pruning")
@@ -62,6 +63,26 @@ def test_taylor_is_the_change_of_the_loss_when_readers_ignore_a_channel(
 def test_a_loss_without_gradient_gives_no_importance(dependencies: Dependencies) -> None:
     found = taylor(dependencies, [dependencies.backbone(torch.zeros(2, 3, 32, 32)).sum() * 0])
     assert all(value == 0 for values in found.values() for value in values)
+
+
+def test_a_batch_without_gradient_does_not_end_the_measurement(dependencies: Dependencies) -> None:
+    net, images = dependencies.backbone, torch.randn(2, 3, 32, 32)
+    alone = taylor(dependencies, [net(images).square().mean()])
+    with torch.no_grad():
+        nothing = net(images).sum()
+    assert taylor(dependencies, [nothing, net(images).square().mean()]) == alone
+
+
+@pytest.mark.parametrize(("scale", "total"), [(1e-6, 1.0), (0.0, 0.0)])
+def test_shares_do_not_depend_on_the_scale_and_what_reads_zeros_has_none(
+    dependencies: Dependencies, scale: float, total: float
+) -> None:
+    group = next(g for g in dependencies.groups if len(g.members) == 3)
+    found = {
+        name: scale * torch.eye(len(by_input(dependencies.backbone.get_submodule(name)))).double()
+        for name in readers(dependencies.groups)
+    }
+    assert sum(activation(dependencies, found)[group.name]) == pytest.approx(total)
 
 
 def test_activation_is_the_share_in_the_output_of_the_layer_that_reads(

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import torch
 import siamkit
 from siamkit import api
 from siamkit.api.results import PruningResult
+from siamkit.compress import prune as pruning
 from siamkit.compress import rounds
 from siamkit.compress.rounds import Wish
 from siamkit.errors import CheckpointError, ConfigError, Interrupted
@@ -196,6 +198,14 @@ def test_more_rounds_remove_as_much(trained: Path, tmp_path: Path) -> None:
     assert 0.35 <= result.after["flops"] / result.before["flops"] <= 0.5
     assert heard.count("run_start") == 2 == heard.count("run_end")
     assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["new"]
+
+
+def test_channels_are_counted_before_the_first_round_and_after_the_last() -> None:
+    first = SimpleNamespace(kept={"a": (8, 4), "b": (8, 6), "gone": (2, 1)})
+    last = SimpleNamespace(kept={"b": (6, 5), "a": (4, 2)})
+    assert pruning._groups([first, SimpleNamespace(kept={}), last]) == [  # type: ignore[list-item]
+        {"name": "a", "before": 8, "after": 2}, {"name": "b", "before": 8, "after": 5},
+    ]  # fmt: skip
 
 
 def test_each_round_removes_the_same_share() -> None:

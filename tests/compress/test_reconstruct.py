@@ -50,6 +50,12 @@ def test_the_combination_is_that_of_least_squares() -> None:
     assert torch.allclose(found, wanted, atol=1e-2)
 
 
+def test_the_combination_does_not_depend_on_the_scale_of_the_channels() -> None:
+    rows = torch.randn(500, 4, dtype=torch.float64)
+    moments_of = rows.T @ rows
+    torch.testing.assert_close(combination(1e-9 * moments_of, CUT), combination(moments_of, CUT))
+
+
 def test_channels_that_are_always_zero_do_no_harm() -> None:
     found = combination(torch.zeros(4, 4, dtype=torch.float64), CUT)
     assert torch.isfinite(found).all()

@@ -1,13 +1,82 @@
-"""The notices of pruning."""
+"""The notices of pruning, and what the run of each round is given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from siamkit.compress.rounds import Wish, frozen_notice, ratio_notice
+from siamkit import api
+from siamkit.compress import rounds
+from siamkit.compress.rounds import Source, Wish, frozen_notice, ratio_notice, write_pruned
+from siamkit.config import resolve
+from siamkit.config.layers import Layer
+from siamkit.model.pruning import Cut, PrunedLayer, Pruning
+
+FIRST = Pruning({"layer": PrunedLayer({"out_features": 3}, {"bias": (Cut(4, (0, 1, 3)),)})})
+SECOND = Pruning({"layer": PrunedLayer({"out_features": 2}, {"bias": (Cut(3, (0, 2)),)})})
+
+
+@pytest.fixture
+def two_rounds(
+    run_values: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
+    """What two rounds asked for and gave, without a network: the runs are not built or tuned."""
+    config = resolve(api.registries(), Layer(run_values(), str))
+    config = config.model_copy(update={"track": ("a tracker",), "report": True})
+    found = SimpleNamespace(targets=[], runs=[], records=[], inherited=[], steps=[])
+    left = iter([FIRST, SECOND])
+
+    def shrunk(source: Any, setup: Any, config: Any, target: float, wish: Wish) -> Any:
+        found.targets.append(target)
+        return SimpleNamespace(record=next(left), net=SimpleNamespace(state_dict=dict))
+
+    def begun(folder: Path, own: Any, *_: object, inherited: bool) -> None:
+        found.runs.append(own)
+        found.records.append(Pruning.load(own.backbone.pruning))
+        found.inherited.append(inherited)
+
+    def setup_with(record: Pruning | None) -> Any:
+        return SimpleNamespace(net=SimpleNamespace(pruning=record), device=None)
+
+    for name, fake in (
+        ("operations", lambda *_: 100.0), ("model_tensors", lambda _: {}), ("_shrunk", shrunk),
+        ("begin", begun), ("_tuned", lambda *_: (setup_with(FIRST), False)),
+    ):  # fmt: skip
+        monkeypatch.setattr(rounds, name, fake)
+    best = SimpleNamespace(network="0123", state={"refitted": False, "best_epoch": 0})
+    run: Any = SimpleNamespace(
+        path=tmp_path / "whole", registries={}, best=best, best_epoch=0, checkpoint=lambda _: best
+    )
+    source = Source(run, setup_with(None), SimpleNamespace())  # type: ignore[arg-type]
+    wish = Wish(0.75, "all", 2)
+    target = tmp_path / "small"
+    write_pruned(source, target, config, wish, (), lambda *step: found.steps.append(step))
+    return found
+
+
+def test_only_the_run_that_stays_is_tracked_and_reported(two_rounds: SimpleNamespace) -> None:
+    assert [(run.track, run.report) for run in two_rounds.runs] == [
+        ((), False), (("a tracker",), True),
+    ]  # fmt: skip
+
+
+def test_each_record_is_relative_to_the_network_before_all_rounds(
+    two_rounds: SimpleNamespace,
+) -> None:
+    assert [record.layers for record in two_rounds.records] == [
+        FIRST.layers, SECOND.after(FIRST).layers,
+    ]  # fmt: skip
+    assert two_rounds.records[1].layers["layer"].tensors["bias"] == (Cut(4, (0, 3)),)
+
+
+def test_a_round_removes_its_share_and_tells_how_many_are_done(two_rounds: SimpleNamespace) -> None:
+    assert two_rounds.targets == pytest.approx([50.0, 25.0])
+    assert two_rounds.steps == [("pruning", 0, 2), ("pruning", 1, 2)]
+    assert two_rounds.inherited == [True, False], "the head of a later round is that of its tuning"
 
 
 @pytest.mark.parametrize(

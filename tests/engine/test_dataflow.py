@@ -86,3 +86,9 @@ def test_nothing_is_followed_outside():
     with flow:
         pass
     assert flow.labels(a + 1) == frozenset() and flow.labels(a) == {"a"}
+
+
+def test_sparse_tensors_are_followed_too():
+    sparse, flow = torch.eye(4).to_sparse(), Dataflow()
+    flow.mark(sparse, "s")
+    assert flow.labels([sparse, torch.ones(1)]) == {"s"} and not flow.labels(torch.ones(1))

@@ -112,7 +112,9 @@ def test_the_suffix_on_rows_does_what_the_network_does(tmp_path, train, wrap):
     assert torch.allclose(*grads, atol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 1e-5), (torch.float16, 1e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "least"), [(torch.float32, 1e-5), (torch.float16, 1e-3), (torch.bfloat16, 1e-2)]
+)
 def test_rows_are_the_prefixs_output_as_far_as_their_type_goes(made, tmp_path, dtype, least):
     with made.cache(tmp_path, dtype=dtype) as cache:
         rows = cache.rows(made.images.keys, made.images)
@@ -343,6 +345,12 @@ def test_weights_that_are_loaded_are_compared_by_value(made, tmp_path):
             rows[0]
 
 
+def test_a_network_that_was_not_cut_has_no_cache(made, tmp_path):
+    for wrong in (None, made.result):
+        with pytest.raises(ConfigError, match="cut: must be a cut network, got"):
+            FeatureCache(wrong, made.controller, root=tmp_path)
+
+
 def test_cut_and_controller_belong_together(made, tmp_path):
     with pytest.raises(ConfigError, match="have different networks"):
         FeatureCache(made.cut, Made().controller, root=tmp_path)
@@ -372,18 +380,21 @@ def test_images_that_are_drawn_at_random_are_noticed(made, tmp_path):
     assert [store.rows for store in list_stores(tmp_path)] == [0]
 
 
-def test_a_row_that_is_computed_wrongly_is_noticed(made, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("dtype", "factor"), [(torch.float32, 1.01), (torch.float16, 1.02), (torch.bfloat16, 1.1)]
+)
+def test_a_row_that_is_computed_wrongly_is_noticed(made, tmp_path, monkeypatch, dtype, factor):
     right = prefix_store.run
 
     def spoil(kernel, images):
         rows = right(kernel, images)
-        rows[-1] *= 1.02
+        rows[-1] *= factor
         return rows
 
     monkeypatch.setattr(prefix_store, "run", spoil)
     with (
-        made.cache(tmp_path) as cache,
-        pytest.raises(DataError, match=r"key 'image 19': .*2\.0e-02"),
+        made.cache(tmp_path, dtype=dtype) as cache,
+        pytest.raises(DataError, match=r"key 'image 19': the cached row differs"),
     ):
         cache.rows(made.images.keys, made.images)
 

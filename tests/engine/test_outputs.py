@@ -63,6 +63,7 @@ def test_constants_that_are_written_to_are_copied():
     Repeated(value[None], 0, written=True).make(4, {}).add_(1)
     assert torch.equal(value, torch.ones(3))
     assert Unchanged(value).make(2, {}) is value
-    assert Repeated(value[None], 0).make(4, {}).shape == (4, 3)
+    view = Repeated(value[None], 0).make(4, {})
+    assert view.shape == (4, 3) and view.data_ptr() == value.data_ptr(), "no memory of its own"
     assert Repeated(torch.ones(2, 3), 0).make(4, {}).shape == (8, 3)
     assert Count().make(7, {}) == 7

@@ -60,7 +60,18 @@ def test_files_come_back_in_the_order_in_which_they_are_given(
 
 
 def test_an_embedder_tells_which_network_it_has(net: siamkit.SiameseNet) -> None:
-    assert f"{net.embedding_dim}-dimensional embeddings" in repr(Embedder(net))
+    embedder = Embedder(net)
+    first, second = repr(embedder).split("\n")[0], repr(embedder).split("\n")[-1]
+    assert first.startswith("Embedder: ResNet -> 512 features")
+    assert f"{net.embedding_dim}-dimensional embeddings" in first
+    assert second == "  on cpu, kernel auto; no threshold, so verify() is unavailable"
+
+
+def test_what_is_no_network_and_no_gallery_is_refused(net: siamkit.SiameseNet) -> None:
+    with pytest.raises(ConfigError, match=r"net: is not a siamkit\.SiameseNet, got .*Conv2d"):
+        Embedder(torch.nn.Conv2d(3, 4, 3))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"gallery: is not a gallery, got .*list"):
+        Embedder(net).search([], [])  # type: ignore[arg-type]
 
 
 def test_a_stream_goes_batch_by_batch(net: siamkit.SiameseNet, image_folder: Path) -> None:
@@ -189,6 +200,7 @@ def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder
     rate, about = Rate(0.1, 0, 1), Provenance("d", "val", "", 2, 2, 1, 1, True, "c", "n", 0, "0")
     calibration = Calibration("eer", None, 0.9999, rate, rate, 5.0, -1.0, about)
     embedder = Embedder(net, kernel="eager", calibration=calibration)
+    assert repr(embedder).endswith("kernel eager; same at a similarity of 0.9999 or more")
     one, other = (Image.open(path) for path in files_of(image_folder)[::40][:2])
     assert embedder.verify(one, one).same
     found = embedder.verify(one, other)

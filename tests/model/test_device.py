@@ -7,6 +7,7 @@ from torch import nn
 
 from siamkit.errors import ConfigError
 from siamkit.model.device import (
+    free_memory_of,
     laid_out_for,
     layout_of,
     memory_format,
@@ -101,3 +102,12 @@ def test_the_layout_of_a_tensor_that_fits_both_is_the_plain_one() -> None:
     assert layout_of(images.transpose(2, 3)) == torch.contiguous_format  # neither layout
     assert layout_of(torch.ones(2, 3)) == torch.contiguous_format
     assert layout_of(torch.ones(2, 3, 4, 5, 6)) == torch.contiguous_format
+
+
+def test_what_torch_keeps_for_itself_is_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("mem_get_info", (100, 900)), ("memory_reserved", 50), ("memory_allocated", 20),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_memory_of(torch.device("cuda")) == 100 + 50 - 20
+    assert free_memory_of(torch.device("cpu")) is None

@@ -309,6 +309,10 @@ def test_what_is_no_folder_of_ours(tmp_path):
         siamkit.from_pretrained(tmp_path / "none")
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         siamkit.from_pretrained(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=r"is a run, not a saved network.*siamkit\.load_model\("):
+        siamkit.from_pretrained(tmp_path / "run")
     timm.models.save_for_hf(timm.create_model("test_resnet"), str(tmp_path / "timm"))
     with pytest.raises(ConfigError, match=r"no section 'siamkit'.*backbone='timm:local-dir:"):
         siamkit.from_pretrained(tmp_path / "timm")

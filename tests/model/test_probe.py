@@ -108,6 +108,7 @@ def test_an_argument_goes_before_the_attribute() -> None:
         (lambda x: x[:, :, None], r"not clear.*\[1, 6, 1, 16, 16\] at 32 px"),
         (tokens_first, r"shape \[256, 1, 6\] for 1 image"),
         (lambda x: x.mean((2, 3)) > 0, "must be a dense tensor of floating-point numbers.*bool"),
+        (lambda x: x > 0, r"floating-point numbers, not empty, got 'shape \[1, 6, 16, 16\],"),
         (lambda x: x.mean((2, 3))[:, :0], "must be a dense tensor of floating-point numbers"),
     ],
 )

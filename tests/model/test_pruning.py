@@ -105,6 +105,10 @@ def test_a_record_of_another_network_is_refused() -> None:
         lambda values: values["channels"][0].update(kept="0-99999999999"),
         lambda values: values["channels"][0].update(of="six"),
         lambda values: values["layers"]["0"]["sizes"].update(out_channels=0),
+        lambda values: values["layers"]["0"]["sizes"].update(out_channels=True),
+        lambda values: values["layers"]["0"]["sizes"].update(out_channels=[2, 0]),
+        lambda values: values["channels"][0].update(kept="0-1", of=1),
+        lambda values: values["channels"][0].update(kept="1,1"),
         lambda values: values["layers"]["0"]["tensors"].update(weight=[7]),
         lambda values: values.pop("layers"),
     ],
@@ -122,3 +126,29 @@ def test_an_edited_file_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("0,2-3", "0,2,4"))
     with pytest.raises(CheckpointError, match="damaged or was edited"):
         Pruning.load(path)
+
+
+def test_sizes_of_several_numbers_are_read_back() -> None:
+    made = Pruning({"norm": PrunedLayer({"normalized_shape": (3, 1)}, {"weight": (Cut(4, (0,)),)})})
+    read = Pruning.from_json(json.loads(json.dumps(made.to_json())), "a test")
+    assert read == made and read.digest == made.digest != record((0,)).digest
+
+
+def test_layers_that_only_one_of_two_prunings_cut_are_kept() -> None:
+    first, second = record((0, 2, 3)), record((0, 2), 3)
+    alone = {"new": PrunedLayer({"out_features": 1}, {"bias": (Cut(2, (1,)),)})}
+    both = Pruning({**alone, "0": second.layers["0"]}).after(first)
+    assert both.layers["new"] == alone["new"] and both.layers["2"] == first.layers["2"]
+    assert both.layers["0"].tensors["bias"] == (Cut(6, (0, 3)),)
+    assert both.layers["0"].sizes == {"out_channels": 2}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tensors"),
+    [({}, {"text": (Cut(3, (0,)),)}), ({}, {"bias": (Cut(6, (0,)), None)}), ({"bias": 3}, {})],
+)
+def test_what_is_no_tensor_of_these_axes_or_no_size_is_refused(sizes: Any, tensors: Any) -> None:
+    layer = nn.Linear(2, 6)
+    layer.text = "abc"  # type: ignore[assignment]
+    with pytest.raises(CheckpointError, match="belongs to another network"):
+        Pruning({"": PrunedLayer(sizes, tensors)}).apply(layer, "a test")

@@ -186,3 +186,36 @@ def test_torch_knows_the_operations_shape_without_running_it() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         images = mode.from_tensor(torch.rand(3, 3, 5, 5))
         assert net(images).shape == (3, 2)
+
+
+def test_a_graph_without_the_package_that_runs_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(*_: Any, **__: Any) -> Any:
+        raise ImportError("onnxruntime")
+
+    monkeypatch.setattr(quantized, "onnx_network", absent)
+    with pytest.raises(ConfigError, match="needs the package onnxruntime"):
+        quantized._network(quantized._Graph(RECORD.graph, 1, torch.frombuffer(
+            bytearray(GRAPH), dtype=torch.uint8)))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, ": calibrated on 16 training views; on 32 validation images, mean centred cosine to "
+         "float32 0.988, recall@1 of its output 0.800 -> 0.790"),
+        ({"float32": None}, ": calibrated on 16 training views; on 32 validation images, mean "
+         "centred cosine to float32 0.988"),
+        ({"floats": ["a"], "rejected": ["b: no", "c: no"], "float32": None},
+         ", 1 of 9 layers in float32: calibrated on 16 training views; on 32 validation images, "
+         "mean centred cosine to float32 0.988. It does not reach further: b: no; c: no"),
+    ],
+)  # fmt: skip
+def test_what_an_int8_part_is_and_costs_is_one_sentence(change: dict[str, Any], told: str) -> None:
+    about = {
+        "stage": "body", "calibrated_on": 16, "judged_on": 32, "layers": 9, "floats": [],
+        "cosine": 0.9876, "metric": "recall@1", "float32": 0.8, "int8": 0.79, "rejected": [],
+    }  # fmt: skip
+    record = replace(RECORD, about={**about, **change})
+    assert record.sentence == f"the backbone up to body is computed in int8{told}"

@@ -16,7 +16,7 @@ from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import submodule
-from siamkit.model.reading import StageReader, outputs_of
+from siamkit.model.reading import StageReader, _layout_without, outputs_of, stage_outputs
 from siamkit.model.siamese import SiameseNet
 
 HEAD = {"name": "multistage", "dim": 8}
@@ -268,3 +268,18 @@ def test_a_saved_network_reads_the_same_modules(net: SiameseNet, tmp_path):
     loaded = siamkit.from_pretrained(tmp_path / "net")
     assert loaded.head.reads == net.head.reads
     torch.testing.assert_close(loaded.embed(images()), net.embed(images()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((5, 4), "NLC"), ((4, 5), "NCL"), ((4, 4), None), ((5, 3), None)]
+)
+def test_at_one_image_size_the_channels_are_as_many_as_the_features(shape, layout):
+    assert _layout_without(0, [(1, *shape), (2, *shape)], True, 4) == layout
+
+
+def test_outputs_of_stages_come_in_the_asked_order_with_the_features_last():
+    net, rows = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4), nn.Linear(4, 5)), torch.randn(6, 2)
+    found = stage_outputs(net, ["1", "0"], rows)
+    assert [list(one.shape) for one in found] == [[6, 4], [6, 3], [6, 5]]
+    torch.testing.assert_close(found[0], net[:2](rows))
+    assert not any(module._forward_hooks for module in net.modules())

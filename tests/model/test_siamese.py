@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from siamkit import api
-from siamkit.model.siamese import SiameseNet
+from siamkit.model.siamese import SiameseNet, plugins_of
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,11 @@ def test_a_network_can_return_what_its_head_reads() -> None:
         read = net(images)
     assert torch.equal(read, net.extractor(images)) and read.shape[1] > net.backbone.embedding_dim
     assert net(images).shape == (3, 8)
+
+
+def test_parts_are_named_by_the_entries_that_the_network_was_built_from(net: SiameseNet) -> None:
+    assert net.origin is not None
+    named = plugins_of(net)
+    assert list(named) == ["backbone 'timm:resnet10t' of siamkit", "head 'mlp' of siamkit"]
+    assert list(named.values()) == [net.backbone, net.head]
+    assert plugins_of(SiameseNet(net.backbone, net.head)) == {}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from siamkit.model.trace import Trace, blank, call, trace
+from siamkit.model.trace import Trace, blank, call, trace, watch
 
 
 def test_a_parameter_without_a_recorded_use_is_used_when_its_module_starts() -> None:
@@ -80,3 +80,17 @@ def test_a_black_image_has_the_type_of_the_floating_point_parameters() -> None:
     image = blank(net, 4, (5, 6))
     assert (tuple(image.shape), image.dtype) == ((1, 4, 5, 6), torch.float16) and not image.any()
     assert blank(nn.ReLU(), 3, (1, 1)).dtype == torch.float32
+
+
+def test_watched_modules_tell_their_outputs_and_keep_no_hooks() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.Dropout(), nn.Linear(3, 4)).train()
+    seen: list[tuple[str, list[int]]] = []
+
+    def note(name: str, output: Tensor) -> None:
+        seen.append((name, list(output.shape)))
+
+    watch(net, ["0", "2"], lambda: net(torch.ones(5, 2)), note)
+    assert seen == [("0", [5, 3]), ("2", [5, 4])]
+    with pytest.raises(RuntimeError, match="shapes"):
+        watch(net, ["0"], lambda: net(torch.ones(5, 9)), note)
+    assert net.training and not any(module._forward_hooks for module in net.modules())

@@ -125,6 +125,21 @@ def test_what_changed_is_named(change: Callable[[Keeps], object], name: str) -> 
     assert not list(snapshot.changed())
 
 
+def test_a_value_that_cannot_be_compared_counts_as_changed() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("cannot be compared")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    net = Keeps()
+    net.odd = Odd()
+    snapshot = Snapshot(net.modules())
+    assert not list(snapshot.changed())
+    net.odd = Odd()
+    assert [name for _, name in snapshot.changed()] == ["odd"]
+
+
 def test_an_equal_value_in_the_place_of_another_is_no_change() -> None:
     net = Keeps()
     net.log.append(net.log)  # a list that holds itself

@@ -13,7 +13,7 @@ from torch import nn
 from siamkit.errors import CheckpointError
 from siamkit.interfaces import BackboneContext
 from siamkit.model.backbone import as_backbone
-from siamkit.model.weights import load_backbone_weights
+from siamkit.model.weights import load_backbone_weights, load_net_tensors
 
 
 def network(name="test_resnet", **options):
@@ -261,3 +261,16 @@ def test_a_pth_without_a_state_dict(tmp_path: Path, content):
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="state dict"):
         load_backbone_weights(backbone(), path)
+
+
+def test_the_tensors_of_a_run_are_those_of_its_network_and_its_loss():
+    net, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    load_net_tensors(net, {**other.state_dict(), "loss.proxies": torch.ones(1)}, "a checkpoint")
+    assert torch.equal(net.weight, other.weight) and torch.equal(net.bias, other.bias)
+    with pytest.raises(CheckpointError, match=r"1 left over: lost\.proxies.*register them in"):
+        load_net_tensors(net, {**other.state_dict(), "lost.proxies": torch.ones(1)}, "a checkpoint")
+
+
+def test_a_first_convolution_of_five_channels_is_not_made_from_three(file):
+    with pytest.raises(CheckpointError, match=r"conv1\.0\.weight \[\d+, 3, 3, 3\] for \[\d+, 5,"):
+        load_backbone_weights(backbone(in_chans=5), file)

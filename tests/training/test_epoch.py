@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from siamkit.errors import ConfigError
 from siamkit.training import epoch
 from siamkit.training.epoch import EpochTrainer
 from siamkit.training.fitting import Fit
@@ -76,3 +77,55 @@ def test_the_steps_of_an_epoch_are_made_once(monkeypatch: pytest.MonkeyPatch) ->
     trainer._bound(4)
     trainer.steps()
     assert made == [(0, None), (1, None), (1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("passes", "obstacle", "cuts", "outcome"),
+    [
+        (1, "a norm", True, "fine"), (2, None, True, "fine"), (2, "a norm", True, "refused"),
+        (2, "a norm", False, "whole"),
+    ],
+)  # fmt: skip
+def test_passes_that_would_change_the_result_are_refused_or_taken_whole(
+    monkeypatch: pytest.MonkeyPatch, passes: int, obstacle: str | None, cuts: bool, outcome: str
+) -> None:
+    told: list[str] = []
+    bounds: list[int | None] = []
+    trainer: Any = object.__new__(EpochTrainer)
+    trainer.settings, trainer.state = None, SimpleNamespace(epoch=2)
+    trainer.steps = lambda: [
+        [SimpleNamespace(passes=[[0]])],
+        [SimpleNamespace(passes=[[0]] * passes)],
+    ]
+    trainer._splitting = lambda execution: SimpleNamespace(obstacle=obstacle)
+    trainer._notice, trainer._bound = told.append, bounds.append
+    monkeypatch.setattr(epoch, "cuts_batches", lambda settings: cuts)
+    if outcome == "refused":
+        with pytest.raises(ConfigError, match="not possible in epoch 3: a norm"):
+            trainer._require_splitting(None)
+        return
+    trainer._require_splitting(None)
+    whole = ["a forward pass takes the whole batch again: a norm"]
+    assert (told, bounds) == ((whole, [None]) if outcome == "whole" else ([], []))
+
+
+@pytest.mark.parametrize(("draws", "same"), [(False, "rounding"), (True, "each pass draws for")])
+def test_passes_that_became_smaller_are_told_with_what_that_changes(
+    monkeypatch: pytest.MonkeyPatch, draws: bool, same: str
+) -> None:
+    told: list[str] = []
+    bounds: list[int | None] = []
+    trainer: Any = object.__new__(EpochTrainer)
+    trainer.setup, trainer.state = None, SimpleNamespace(epoch=1, epoch_step=2)
+    trainer.steps = lambda: ["done", "done", "the step", "more"]
+    trainer._splitting = lambda execution: SimpleNamespace(obstacle=None, draws=draws)
+    trainer._notice, trainer._bound = told.append, bounds.append
+    monkeypatch.setattr(epoch, "free_memory", lambda setup: None)
+    monkeypatch.setattr(epoch, "largest_pass", lambda steps: 10 * len(steps))
+    monkeypatch.setattr(epoch, "halved_pass", lambda setup, why, largest, where: largest // 2)
+    trainer._shrink(None)
+    (text,) = told
+    assert bounds == [10] and same in text and text.startswith(
+        "out of memory in epoch 2, step 3, with 20 images per forward pass: from here on, a "
+        "forward pass has at most 10 images. The loss still compares the same images"
+    )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +15,12 @@ import siamkit
 from siamkit import api
 from siamkit.api.entries import registries
 from siamkit.errors import ConfigError
+from siamkit.interfaces import FreezePlan, Phase
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.training import find_lr as search
 from siamkit.training import range_test
-from siamkit.training.find_lr import find_lr
+from siamkit.training.find_lr import _chosen, _require_range, find_lr
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -123,6 +126,32 @@ def test_wrong_arguments_are_refused(
     with pytest.raises(ConfigError) as caught:
         found(run_values(), **given)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("steps", "lowest", "highest"),
+    [(20, 1e-3, 1e-2), (10_000, 100.0, 1000.0), (20, 1e-9, 1), (10_001, 1e-3, 1e-2),
+     (20, 1e-3, 0.0099), (20, 100.0, 1000.1), (19, 1e-3, 1e-2)],
+)  # fmt: skip
+def test_the_bounds_of_the_rates_and_steps_are_allowed_and_what_lies_beyond_is_not(
+    steps: int, lowest: float, highest: float
+) -> None:
+    allowed = 20 <= steps <= 10_000 and 10 * lowest <= highest <= 1000
+    with nullcontext() if allowed else pytest.raises(ConfigError):
+        _require_range(steps, lowest, highest)
+
+
+@pytest.mark.parametrize(
+    ("phase", "epoch", "first"),
+    [(None, None, 0), (1, None, 0), (2, None, 2), (None, 1, 0), (None, 2, 0), (None, 3, 2),
+     (None, 5, 2)],
+)  # fmt: skip
+def test_a_phase_is_named_by_its_number_or_any_of_its_epochs(
+    phase: int | None, epoch: int | None, first: int
+) -> None:
+    phases = [Phase(0, 2, FreezePlan(frozenset())), Phase(2, 5, FreezePlan(frozenset("a")))]
+    schedule: Any = SimpleNamespace(phases=lambda history: phases, epochs=5)
+    assert _chosen(schedule, phase, epoch).start_epoch == first
 
 
 def test_what_is_lost_of_the_images_is_told(run_values: RunValues, odd_folder: Path) -> None:

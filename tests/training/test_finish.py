@@ -81,3 +81,11 @@ def test_images_without_pairs_give_no_threshold(
     monkeypatch.setattr(finish, "calibrate_run", fail)
     assert threshold(ending) is None
     assert ending[1] == ["notice: no threshold was fitted: no class has two images"]
+
+
+def test_a_lost_network_of_the_best_epoch_is_told_with_what_can_be_used(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(
+        run_dir=SimpleNamespace(checkpoints=tmp_path), state=SimpleNamespace(best_checkpoint="gone")
+    )
+    with pytest.raises(CheckpointError, match=r"the best epoch's network is lost: .*last epoch"):
+        finish.best_network(trainer)

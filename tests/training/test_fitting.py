@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 import siamkit
 from siamkit import api
+from siamkit.errors import ResourceError
 from siamkit.interfaces import Event
 from siamkit.runs import checkpoint
 from siamkit.training import fitting
-from siamkit.training.fitting import choose, free_memory
+from siamkit.training.fitting import choose, fitting_pass, free_memory, halved_pass
 
 
 def test_the_number_of_passes_need_not_be_a_power_of_two() -> None:
@@ -45,6 +46,33 @@ def test_the_fewest_passes_that_fit_are_chosen(
     if count > 1:
         larger = -(-batch // (count - 1))
         assert need(larger) > 0.8 * free - (fixed + each * batch) * 1e-6 - each
+
+
+def test_what_is_there_already_needs_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here these are 24 bytes of weights, and 12 bytes of an optimizer's state."""
+    net, loss = nn.Linear(2, 1), nn.Linear(2, 1)
+    state = {net.weight: {"step": 3, "mean": torch.zeros(3)}}
+    setup: Any = SimpleNamespace(
+        net=net, loss=loss, optimizer=SimpleNamespace(state=state), device=torch.device("cpu"),
+        config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
+    )  # fmt: skip
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 10**6)
+    for peak, needed in ((36 + 100, 100), (20, 0)):
+        memory = SimpleNamespace(peak=peak)
+        monkeypatch.setattr(fitting, "predictor", lambda *_, memory=memory: lambda images: memory)
+        fit = fitting_pass(setup)
+        assert fit is not None and (fit.images, fit.whole) == (8, needed)
+    monkeypatch.setattr(fitting, "predictor", lambda *_: lambda images: None)
+    assert fitting_pass(setup) is None, "the memory cannot be predicted"
+
+
+def test_passes_are_halved_down_to_one_image_unless_that_changes_the_result() -> None:
+    setup: Any = None
+    assert [halved_pass(setup, None, n, "here") for n in (2, 3, 8)] == [1, 2, 4]
+    with pytest.raises(ResourceError, match="out of memory here, with one image per forward pass"):
+        halved_pass(setup, None, 1, "here")
+    with pytest.raises(ResourceError, match=r"here, with 2 images .* change the result: norms"):
+        halved_pass(setup, "norms", 2, "here")
 
 
 class Keeping(torch.optim.SGD):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from siamkit.interfaces import FreezePlan, Phase, Stage
 from siamkit.training.heads import Heads
@@ -64,3 +65,36 @@ def test_a_head_that_is_computed_after_each_epoch_is_that_of_the_best_already() 
     made = heads_of([True, True], 1)
     made.setup.net.head.computed = True
     assert made.refit_epoch() is None
+
+
+@pytest.mark.parametrize(
+    ("trained", "closed", "stays"), [(0.6, 0.5, True), (0.5, 0.5, True), (0.5, 0.6, False)]
+)
+def test_a_head_of_another_run_stays_unless_its_closed_form_is_better(
+    monkeypatch: pytest.MonkeyPatch, trained: float, closed: float, stays: bool
+) -> None:
+    head, told = nn.Linear(1, 1), []
+    before = head.weight.item()
+    scorer: Any = SimpleNamespace(
+        setup=SimpleNamespace(
+            net=SimpleNamespace(head=head), schedule=SimpleNamespace(monitor="m")
+        ),
+        state=RunState(inherited=True), emit=lambda name, data: told.append((name, data)),
+    )  # fmt: skip
+    none: Any = None
+    heads, scores = Heads(scorer, none, {}), iter([trained, closed])
+    monkeypatch.setattr(heads, "scored", lambda execution: {"m": next(scores)})
+    monkeypatch.setattr(heads, "load", lambda execution: nn.init.constant_(head.weight, 9.0))
+    heads.load_start(None)
+    assert heads.state.inherited is stays and head.weight.item() == (before if stays else 9.0)
+    assert heads.state.heads == {"trained": trained, "closed form": closed}
+    ((name, data),) = told
+    assert name == "notice" and data["routine"] is True
+
+
+def test_a_run_of_its_own_computes_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads, loaded = heads_of([], 0), []
+    heads.setup.net.head = nn.Linear(1, 1)  # type: ignore[assignment]
+    monkeypatch.setattr(heads, "load", loaded.append)
+    heads.load_start("the first phase")  # type: ignore[arg-type]
+    assert loaded == ["the first phase"] and not heads.state.heads

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 import siamkit
 from siamkit import api
 from siamkit.errors import ConfigError
+from siamkit.interfaces import FreezePlan, Phase, Stage
 from siamkit.training import inspection
 
 RunValues = Callable[..., dict[str, Any]]
@@ -223,3 +225,27 @@ def test_the_head_is_that_of_a_run_on_the_data(run_values: RunValues, tmp_path: 
     pairs.write_text("a,b,same\nmissing.png,other.png,1\n")
     found = api.inspect({**values, "data": {**values["data"], "path": str(pairs)}})
     assert found["head"]["name"] == "residual"
+
+
+@pytest.mark.parametrize(
+    ("trains", "told"),
+    [
+        ("", None), ("ab", None), ("e", None), ("cdef", None),
+        ("a", "only 1 of 2 parameter tensors of 'stem' train"),
+        ("bcd", "only 1 of 2 parameter tensors of 'stem' train"),
+        ("cef", "only 1 of 2 parameter tensors of 'body' train"),
+    ],
+)  # fmt: skip
+def test_only_a_stage_before_the_last_that_trains_in_part_spoils_the_boundary(
+    trains: str, told: str | None
+) -> None:
+    stages = [Stage(name, tuple(own), (name,)) for name, own in
+              (("stem", "ab"), ("body", "cd"), ("head", "ef"))]  # fmt: skip
+    setup: Any = SimpleNamespace(schedule=SimpleNamespace(stages=stages))
+    phase = Phase(2, 4, FreezePlan(frozenset(trains)))
+    for boundary, cached in ((None, "no part"), ({"name": "x"}, "only the part up to 'x'")):
+        found = inspection._spoilt(setup, phase, boundary)
+        assert found is None if told is None else found is not None and (
+            found.startswith(f"epochs 3-4: {told}, but backward")
+            and found.endswith(f"{cached} of the network can be cached")
+        )  # fmt: skip

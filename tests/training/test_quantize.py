@@ -646,3 +646,31 @@ def test_the_report_says_what_is_in_int8(staged: dict[str, Any], tmp_path: Path)
     siamkit.write_report(staged["values"]["run_dir"], page)
     text = page.read_text()
     assert "The backbone up to layer2 is computed in int8" in text
+
+
+def test_where_no_part_can_be_in_int8_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "missing", lambda device: None)
+
+    def told(
+        device: str = "cpu", cut: str = "auto", driven: bool = False, reader: Any = None
+    ) -> str:
+        setup: Any = SimpleNamespace(
+            device=torch.device(device), net=SimpleNamespace(reader=reader),
+            schedule=SimpleNamespace(policy=SimpleNamespace(metric_driven=driven)),
+            config=SimpleNamespace(
+                engine=SimpleNamespace(cut=cut), freeze=SimpleNamespace(name="mine")
+            ),
+        )  # fmt: skip
+        try:
+            quantize._require_possible(setup)
+        except ConfigError as error:
+            return error.what.removeprefix("an int8 prefix is not possible: ")
+        return ""
+
+    assert told() == ""
+    assert told("cuda") == "it runs on a CPU only, and this run is on cuda"
+    assert told(cut="off") == "engine.cut is off"
+    assert told(driven=True).startswith("the policy 'mine' decides by metrics")
+    assert told(reader=object()).startswith("the head reads several stages")
+    monkeypatch.setattr(quantize, "missing", lambda device: "no onnxruntime")
+    assert told() == "no onnxruntime"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from siamkit.interfaces import Event
 from siamkit.model.siamese import SiameseNet
 from siamkit.runs import checkpoint
 from siamkit.training import scoring
+from siamkit.training.scoring import Scorer
+from siamkit.training.state import RunState
 from siamkit.training.validation import Evaluator
 
 
@@ -106,3 +109,30 @@ def test_the_network_before_training_is_measured_in_parts(
         for name in ("whole", "parts")
     ]
     assert states[0]["start"] == states[1]["start"] != {}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "pass_size", "bound", "most"),
+    [((None, None), 99, 64, 64), ((None, None), 8, 64, 8), ((5, None), 8, 5, 5), ((9, 3), 8, 3, 3)],
+)
+def test_a_pass_has_as_many_images_as_training_memory_and_a_limit_allow(
+    bounds: tuple[int | None, int | None], pass_size: int, bound: int, most: int
+) -> None:
+    setup: Any = SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(pass_size=pass_size)))
+    scorer = Scorer(setup, {}, RunState(largest_pass=bounds[0], largest_scored=bounds[1]), print)
+    assert (scorer._bound, scorer._most) == (bound, most)
+
+
+def test_passes_are_halved_upwards_and_one_image_is_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scoring, "release_unused", lambda device: None)
+    told: list[str] = []
+    setup: Any = SimpleNamespace(device=torch.device("cpu"))
+    loaded: Any = SimpleNamespace(source=SimpleNamespace(close=lambda: None), trains=True)
+    state = RunState()
+    scorer = Scorer(setup, {"train": loaded}, state, lambda _, data: told.append(data["text"]))
+    scorer._halve("train", 5)
+    assert state.largest_scored == 3 and told[0].endswith("such a pass has at most 3 images")
+    with pytest.raises(ResourceError, match="one image per forward pass"):
+        scorer._halve("train", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from siamkit.runs import checkpoint
 from siamkit.runs.open import OpenRun
 from siamkit.training import begin, heads, loading, loop, range_test
 from siamkit.training.loading import SOLVE
+from siamkit.training.solving import require_solvable
 from siamkit.training.state import BEFORE, RunState, best_of, lost, refit_text
 
 Values = Callable[..., dict[str, Any]]
@@ -534,3 +536,19 @@ def test_what_may_still_be_the_best_is_kept(run_values: Values) -> None:
 
     api.fit(values, listeners=[look])
     assert len(found) >= 3 and all(found)
+
+
+def test_pairs_determine_no_head_without_training() -> None:
+    setup: Any = SimpleNamespace(
+        config=SimpleNamespace(
+            train=SimpleNamespace(epochs=0), head=SimpleNamespace(name="multistage")
+        ),
+        net=SimpleNamespace(head=torch.nn.Linear(1, 1)),
+    )  # fmt: skip
+    splits: Any = SimpleNamespace(train=SimpleNamespace(tuples=()))
+    with pytest.raises(ConfigError, match=r"train\.epochs: .*and the data is pairs or triplets"):
+        require_solvable(setup, splits)
+    setup.net.head = torch.nn.Identity()  # nothing is to be determined
+    require_solvable(setup, splits)
+    setup.net.head, setup.config.train.epochs = torch.nn.Linear(1, 1), 1
+    require_solvable(setup, splits)

@@ -308,3 +308,23 @@ def test_an_error_without_zeros_advises_a_lower_rate_only() -> None:
     with pytest.raises(NonFiniteError) as caught:
         stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
     assert str(caught.value).endswith("; try another loss (loss)")
+
+
+class Full(torch.optim.SGD):
+    """An optimizer that runs out of memory, or fails otherwise."""
+
+    text = "could not create a primitive"
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        raise RuntimeError(self.text)
+
+
+def test_memory_that_runs_out_in_the_update_is_told_as_such() -> None:
+    stepper = make()
+    stepper.optimizer = Full(stepper.net.parameters(), lr=0.1)
+    work = batches(torch.ones(2, 3), torch.zeros(2), [2])
+    with pytest.raises(ResourceError, match="in the update of the parameters, some of which may"):
+        stepper(work)
+    stepper.optimizer.text = "no such device"  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="no such device"):
+        stepper(batches(torch.ones(2, 3), torch.zeros(2), [2]))

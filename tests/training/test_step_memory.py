@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from siamkit.freezing.memory import Memory, probe_images
 from siamkit.freezing.peak import Forward
 from siamkit.training import fitting
 from siamkit.training.build import Setup, build
-from siamkit.training.step_memory import predictor
+from siamkit.training.step_memory import forward_of, predictor
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -108,6 +109,12 @@ def test_what_follows_cached_features_needs_less() -> None:
     whole = memory_of(setup)
     assert suffix.activations < whole.activations / 5
     assert suffix.weights == whole.weights
+    # The memory is asked for by the number of images, however many were timed.
+    parts = SimpleNamespace(times=SimpleNamespace(activations=cut.prefix(images[:3])), cut=cut)
+    cached: Any = SimpleNamespace(
+        parts=parts, decision=SimpleNamespace(mode="cached"), forward=cut.suffix
+    )
+    assert forward_of(setup, cached).example.shape == rows.shape
 
 
 @pytest.mark.slow

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siamkit.batches import Batch
 from siamkit.data.images import ImageSet, Sample, Tuples
+from siamkit.errors import NonFiniteError
 from siamkit.evaluation.retrieval import retrieval_of
-from siamkit.training.validation import _tuple_probe, probe
+from siamkit.training.validation import Evaluator, _tuple_probe, probe
 
 
 def images(classes: int, each: int) -> ImageSet:
@@ -86,3 +90,36 @@ def test_both_kinds_of_pairs_keep_their_share(same: int, count: int) -> None:
         expected = max(1, round(share * number)) if number else 0
         assert found.tuples.same.count(kind) == expected
     assert len(set(found.tuples.rows)) == len(found.tuples.rows), "no pair is there twice"
+
+
+class Numbers:
+    """A source in which each image is its index."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.closed = 0
+
+    def batches(self, batches: list[list[int]], view: int = 0) -> Iterator[Batch]:
+        for indices in batches:
+            self.sizes.append(len(indices))
+            index = torch.tensor(indices)
+            yield Batch(index[:, None].double(), index, index)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_images_are_embedded_in_order_in_passes_of_at_most_so_many() -> None:
+    source, evaluator = Numbers(), Evaluator(images(2, 4), torch.device("cpu"))
+    found = evaluator.embed(source, lambda inputs: 2 * inputs, 3)
+    assert found.dtype == np.float32 and found[:, 0].tolist() == [2 * i for i in range(8)]
+    assert (source.sizes, source.closed) == ([3, 3, 2], 1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_embeddings_that_are_not_finite_are_an_error(bad: float) -> None:
+    evaluator = Evaluator(images(2, 4), torch.device("cpu"))
+    with pytest.raises(
+        NonFiniteError, match=r"embeddings are NaN or infinite.*or check the weights"
+    ):
+        evaluator.embed(Numbers(), lambda x: torch.where(x == 7, bad, x))

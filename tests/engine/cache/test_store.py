@@ -13,8 +13,9 @@ from siamkit.engine.cache import rows as reading
 from siamkit.engine.cache import shards
 from siamkit.engine.cache.index import RowIndex
 from siamkit.engine.cache.layout import ShardHeader
-from siamkit.engine.cache.shards import Shard, pack
-from siamkit.engine.cache.store import OverflowInCache, open_store
+from siamkit.engine.cache.locks import in_use
+from siamkit.engine.cache.shards import Shard, ShardWriter, pack
+from siamkit.engine.cache.store import FeatureStore, OverflowInCache, open_store
 from siamkit.errors import ResourceError
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -244,3 +245,47 @@ def test_what_another_reads_can_be_read_on_after_it_made_room(cache, monkeypatch
         with pytest.raises(LookupError, match="gone"):
             reader.rows(cache.keys([1, 2]))
         assert reader.missing(cache.keys([1, 2])) == [0, 1]
+
+
+def test_room_is_made_although_another_process_removed_a_shard(cache):
+    cache.fill([1, 2], shard=1)
+    one, two = sorted(cache.shards(), key=lambda path: path.stat().st_mtime_ns)
+    size = two.stat().st_size
+    with cache.open() as store, store.filling() as fill:
+        one.unlink()
+        assert fill.shed([], 1) == size, "what is gone already makes no room"
+    assert not two.exists()
+
+
+def test_a_shard_without_rows_is_not_published(cache, tmp_path):
+    with cache.open() as store:
+        writer = ShardWriter(tmp_path, store.path.name, store.spec)
+    assert list(tmp_path.glob(".tmp-*")) and writer.publish(tmp_path) is None
+    assert not list(tmp_path.glob(".tmp-*")) and not list(tmp_path.glob("shard-*"))
+
+
+def test_a_store_that_could_not_be_opened_is_not_in_use(cache, monkeypatch):
+    path = cache.fill([1])
+
+    def fail(self, *_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FeatureStore, "__init__", fail)
+    with pytest.raises(KeyboardInterrupt):
+        cache.open()
+    assert not in_use(path)
+
+
+def test_a_shard_with_a_row_that_was_interrupted_is_not_published(cache, tmp_path):
+    class Interrupted:
+        def update(self, rows):
+            raise KeyboardInterrupt
+
+    with cache.open() as store:
+        writer = ShardWriter(tmp_path, store.path.name, store.spec)
+    one, other = (cache.rows([number]).numpy().tobytes() for number in (1, 2))
+    writer.add(cache.keys([1]), memoryview(one))
+    writer._sha = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        writer.add(cache.keys([2]), memoryview(other))
+    assert writer.publish(tmp_path) is None and not list(tmp_path.glob("*shard-*"))

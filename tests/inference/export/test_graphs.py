@@ -192,6 +192,33 @@ def test_a_network_that_cannot_be_captured_is_refused_with_the_reason(subject_of
     assert len(str(e.value)) < 700 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("step", ["converted to onnx", "quantized"])
+@pytest.mark.parametrize(
+    ("raised", "error", "told"),
+    [
+        (RuntimeError("no such op"), ConfigError, "cannot be exported: its graph cannot be {}: "
+         "RuntimeError: no such op"),
+        (CheckpointError("is damaged"), CheckpointError, "^is damaged"),
+    ],
+)  # fmt: skip
+def test_what_a_library_raises_is_told_and_an_error_of_siamkit_stays(
+    tmp_path, monkeypatch, step, raised, error, told
+):
+    def fail(*_):
+        raise raised
+
+    net = SimpleNamespace(quantized=None, origin=None)
+    subject = SimpleNamespace(net=net, say=lambda text: None)
+    monkeypatch.setattr(graphs, "capture", lambda *_: None)
+    if step == "quantized":
+        monkeypatch.setattr(graphs, "_written", lambda *_: (None, 1.0))
+        monkeypatch.setattr(graphs, "calibration_images", lambda _: None)
+    backend = graphs._Backend(fail, fail, fail)
+    images, model = np.zeros((32, 3, 8, 8), np.float32), tmp_path / "model.onnx"
+    with pytest.raises(error, match=told.format(step)):
+        graphs._int8(subject, FORMATS["onnx"], backend, images, model, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_converted_network_that_differs_is_refused(subject_of, tmp_path, monkeypatch):
     subject = subject_of(network("timm:test_resnet"))

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from siamkit.inference.export.int8_part import _take_any_number, opset_of
+from siamkit.inference.export.int8_part import (
+    _DOMAIN,
+    _KIND,
+    _import_too,
+    _take_any_number,
+    opset_of,
+    put_in,
+)
 from siamkit.model.quantized import ROWS
 
 onnx = pytest.importorskip("onnx")
@@ -77,3 +84,44 @@ def test_the_version_is_that_of_the_standard_operations() -> None:
     imports = [onnx.helper.make_opsetid("com.microsoft", 1), onnx.helper.make_opsetid("", 17)]
     model = onnx.helper.make_model(graph_of([]), opset_imports=imports)
     assert opset_of(model.SerializeToString()) == 17
+
+
+def model_of(graph: Any, **versions: int) -> Any:
+    imports = [onnx.helper.make_opsetid("", 17)]
+    imports += [onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+def test_the_graph_takes_the_place_of_each_of_its_nodes() -> None:
+    """The part doubles, and is made for a fixed number of images. The network uses it twice."""
+    from onnx.reference import ReferenceEvaluator
+
+    make, port = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    kind = onnx.TensorProto.FLOAT
+    constants = [
+        onnx.numpy_helper.from_array(np.array([ROWS, 3], np.int64), "shape"),
+        onnx.numpy_helper.from_array(np.array(2, np.float32), "two"),
+    ]
+    part = onnx.helper.make_graph(
+        [make("Reshape", ["in", "shape"], ["flat"]), make("Mul", ["flat", "two"], ["out"])],
+        "part", [port("in", kind, [ROWS, 3])], [port("out", kind, [ROWS, 3])], constants,
+    )  # fmt: skip
+    nodes = [
+        make("Relu", ["x"], ["a"]), make(_KIND, ["a"], ["b"], domain=_DOMAIN),
+        make(_KIND, ["b"], ["c"], domain=_DOMAIN), make("Neg", ["c"], ["y"]),
+    ]  # fmt: skip
+    ends = [port("x", kind, ["n", 3])], [port("y", kind, ["n", 3])]
+    model = model_of(onnx.helper.make_graph(nodes, "net", *ends), **{_DOMAIN: 1})
+    put_in(model, model_of(part, unused=1).SerializeToString())
+    onnx.checker.check_model(model)
+    assert [one.domain for one in model.opset_import] == [""]
+    images = np.array([[-1, 1, 2]] * (ROWS + 1), np.float32)
+    (found,) = ReferenceEvaluator(model).run(None, {"x": images})
+    np.testing.assert_array_equal(found, [[0, -4, -8]] * (ROWS + 1))
+
+
+def test_versions_of_operations_are_taken_over_once_and_only_if_they_are_used() -> None:
+    model, part = model_of(graph_of([]), known=1), model_of(graph_of([]), known=2, new=3, unused=4)
+    _import_too(model, part, {"known", "new", ""})
+    found = [(one.domain, one.version) for one in model.opset_import]
+    assert found == [("", 17), ("known", 1), ("new", 3)]
