@@ -1,7 +1,6 @@
 """Classes that look like one, and one that looks like two."""
 
 import numpy as np
-
 import pytest
 
 from siamkit.evaluation.class_scores import ClassScores, class_scores
