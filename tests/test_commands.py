@@ -95,7 +95,7 @@ def commands(*names: str) -> list[Added]:
 
 
 def test_each_plugin_has_its_own_commands():
-    found = {one.plugin: one for one in commands("one", "two", "watcher", "group")}
+    found = {one.plugin: one for one in commands("a-watcher", "one", "two", "watcher", "group")}
     assert {name: list(one.commands) for name, one in found.items()} == {
         "one": ["hello"], "two": ["hello", "bye"], "group": ["many"],
     }  # fmt: skip

@@ -328,6 +328,19 @@ def test_a_place_that_is_not_yet_locked_is_left_to_its_writer_for_an_hour(tmp_pa
     assert names(tmp_path) == {"other"}
 
 
+def test_what_is_left_alone_hides_nothing_that_is_to_go(tmp_path: Path) -> None:
+    stay, go = set(), set()
+    for number in range(8):  # folders are listed in any order
+        (tmp_path / f".siamkit-notes{number}").mkdir()
+        (tmp_path / f".siamkit-new-{number:016x}").mkdir()
+        stay |= {f".siamkit-notes{number}", f".siamkit-new-{number:016x}"}
+        (tmp_path / f".siamkit-{number:016x}").mkdir()
+        go.add(f".siamkit-{number:016x}")
+    assert names(tmp_path) == stay | go
+    files.sweep(tmp_path)
+    assert names(tmp_path) == stay
+
+
 def _write_often(path: Path, text: str) -> None:
     for _ in range(60):
         write_atomic(path, text)

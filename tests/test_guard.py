@@ -14,7 +14,7 @@ import siamkit
 from siamkit import api, plugins
 from siamkit.errors import CheckpointError, ConfigError, PluginError, calling
 from siamkit.freezing.schedule import FreezeSchedule
-from siamkit.guard import guard, name_of
+from siamkit.guard import _MARK, _reaches_mark, guard, name_of
 from siamkit.interfaces import FreezePlan, FreezePolicy, Loss, Scheduler, Stage
 from siamkit.registry import Entry
 
@@ -134,7 +134,9 @@ def test_a_policy_that_changes_its_mind_during_a_run_is_caught():
 
     schedule = FreezeSchedule(guard(Planned(plan), WHOSE), STAGES, 3)
     assert schedule.plan_at(0) == schedule.plan_at(0)
-    with pytest.raises(PluginError, match=f"{WHOSE}: plan returned different plans for epo"):
+    with pytest.raises(
+        PluginError, match=f"{WHOSE}: plan returned different plans for epoch 1 of 3"
+    ):
         schedule.plan_at(0)
 
 
@@ -242,3 +244,11 @@ def test_a_loss_may_change_its_embeddings_in_place():
     guard(Doubles(), WHOSE)(embeddings, None).backward()
     assert torch.equal(embeddings.grad, torch.full((3, 2), 2.0))
     assert torch.equal(embeddings, torch.ones(3, 2))
+
+
+def test_a_node_depends_on_what_is_marked_whatever_else_it_takes():
+    marked, other = (torch.ones(2, requires_grad=True) * 1 for _ in range(2))
+    marked.grad_fn.metadata[_MARK] = True
+    for value in (marked * torch.ones(2), torch.ones(2) * marked, (other * marked) + other):
+        assert _reaches_mark(value.grad_fn)
+    assert not _reaches_mark((other * torch.ones(2) + other).grad_fn)

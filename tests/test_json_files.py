@@ -18,6 +18,7 @@ from siamkit.json_files import (
     read_sealed,
     sealed,
     unsealed,
+    write_json,
     write_sealed,
 )
 
@@ -78,3 +79,10 @@ def test_each_flipped_bit_of_a_file_is_refused_or_changes_no_value(tmp_path: Pat
         except CheckpointError as error:
             assert str(path) in str(error)
     assert passed < 40, "only in white space"
+
+
+def test_what_json_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            write_json(tmp_path / "file.json", {"value": value})
+    assert not list(tmp_path.iterdir())

@@ -42,6 +42,10 @@ def curve(scheduler, epochs, per_epoch=10, metrics=None):
     ]
 
 
+def test_without_steps_the_warm_up_counts_the_epoch_that_begins():
+    assert curve(make("constant", warmup=2), 4, per_epoch=0) == [0.5, 1.0, 1.0, 1.0]
+
+
 def test_all_are_registered():
     assert list(ENTRIES) == NAMES
 

@@ -15,6 +15,7 @@ from siamkit.config.layers import (
     read_file,
     read_preset,
     whole,
+    without,
 )
 from siamkit.errors import ConfigError
 
@@ -67,3 +68,10 @@ def test_every_key_that_is_a_path_is_known() -> None:
     keys = set(found)
     assert {("data", "path"), ("data", "root"), ("run_dir",)} & keys
     assert ("data", "image_size") not in keys
+
+
+def test_values_are_left_out_by_their_dotted_keys() -> None:
+    layer = {"loss": {"name": "triplet", "margin": 0.2}, "data": {"augment": {"blur": 0.1}}}
+    left = without(layer, ["loss.margin", "data.augment.blur", "head.dim", "loss.none"])
+    assert left == {"loss": {"name": "triplet"}, "data": {"augment": {}}}
+    assert layer["loss"] == {"name": "triplet", "margin": 0.2}, "the layer itself stays"

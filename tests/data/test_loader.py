@@ -252,7 +252,8 @@ def test_workers_outlive_the_signals_that_stop_a_run(images):
 
 
 @pytest.mark.parametrize("cores, device, images, workers", [
-    (1, "cpu", 10_000, 0), (2, "cpu", 10_000, 0), (4, "cpu", 10_000, 3), (64, "cpu", 10_000, 8),
+    (1, "cpu", 10_000, 0), (2, "cpu", 10_000, 0), (3, "cpu", 10_000, 2),
+    (4, "cpu", 10_000, 3), (64, "cpu", 10_000, 8),
     (1, "cuda", 10_000, 1), (2, "cuda", 10_000, 1), (64, "cuda:1", 100, 2), (64, "cpu", 1, 1),
 ])  # fmt: skip
 def test_the_number_of_workers_follows_cores_device_and_images(

@@ -101,6 +101,17 @@ def test_a_dataset_that_names_its_classes_gives_their_names() -> None:
     assert [item.label for item in items_of(Named(), [])] == ["cat", "dog"]
 
 
+def test_what_has_indices_but_no_length_is_iterated() -> None:
+    class Stream:
+        def __iter__(self) -> Any:
+            return iter([(RGB, "a"), (RGB, "b")])
+
+        def __getitem__(self, index: int) -> Any:
+            raise AssertionError("there is no number of items")
+
+    assert [item.label for item in items_of(Stream(), [])] == ["a", "b"]
+
+
 def test_a_mapping_gives_splits(tmp_path: Path) -> None:
     items = items_of({"train": [(RGB, "a")], "val": [(RGB, "b")]}, [])
     table, _ = write_items(items, tmp_path)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet, Sample, Tuples
-from siamkit.data.opening import load_data, names_tuples, open_source, unseen_images
+from siamkit.data.opening import load_data, names_tuples, open_source, unseen_images, usable
 from siamkit.data.splits import HoldOut, Splits, split_groups
 from siamkit.data.tuple_splits import split_tuples
 from siamkit.errors import DataError
@@ -415,6 +415,15 @@ def truncate(path: Path) -> bytes:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     return path.read_bytes()
+
+
+def test_the_facts_of_usable_images_are_about_those_that_are_left(make_images) -> None:
+    root = make_images({"a": 3, "b": 3}, size=40)
+    truncate(root / "a/1.png")
+    config = DataConfig(path=str(root), on_unreadable="skip", max_skipped=0.5)
+    found = usable(open_source(config.path), config)
+    assert set(found.facts) == set(found.source.files()) and len(found.facts) == 5
+    assert not any(one.problem for one in found.facts.values())
 
 
 @pytest.mark.parametrize("how", ["skip", "quarantine"])

@@ -63,6 +63,17 @@ def test_the_asked_precision_makes_the_list_longer_or_shorter():
     assert wrong[few.suspects].mean() > wrong[many.suspects].mean()
 
 
+def test_the_list_is_the_longest_with_the_asked_precision():
+    embeddings, labels, _ = images(40, 12, 1.0, 0.1)
+    noise = found(embeddings, labels, precision=0.6)
+    assert noise.precision is not None and noise.precision >= 0.6
+    again = found(embeddings, labels, precision=noise.precision)
+    assert np.array_equal(again.suspects, noise.suspects)
+    assert len(found(embeddings, labels, precision=noise.precision + 1e-6).suspects) < len(
+        noise.suspects
+    )
+
+
 def test_where_no_wrong_label_would_look_suspicious_none_is_estimated():
     labels, one = np.tile([0, 1], 5), np.ones(10, np.float32)
     rivals, beats = labels[:, None], np.zeros((10, 1), bool)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamkit.evaluation.pairs import identity_folds, pairs_of, scores
+from siamkit.data.images import Tuples
+from siamkit.evaluation.pairs import identity_folds, known_pairs, pairs_of, scores
 
 label_sets = st.lists(st.integers(0, 6), min_size=4, max_size=40).map(np.array)
 
@@ -21,6 +22,18 @@ def test_few_images_give_all_pairs():
     assert list(zip(found.first, found.second, found.same, strict=True)) == [
         (0, 1, True), (0, 2, False), (1, 2, False),
     ]  # fmt: skip
+
+
+def test_as_many_pairs_as_are_wanted_are_all_pairs():
+    labels = np.array([0, 0, 1, 1, 2, 3])  # 15 pairs
+    assert len(pairs_of(labels, most=15).first) == 15 and pairs_of(labels, most=15).all
+    assert len(pairs_of(labels, most=14).first) <= 14 and not pairs_of(labels, most=14).all
+
+
+def test_listed_pairs_are_all_pairs():
+    found = known_pairs(Tuples(((0, 1), (2, 1)), (True, False)))
+    assert found.all and found.same.tolist() == [True, False]
+    assert (found.first.tolist(), found.second.tolist()) == ([0, 2], [1, 1])
 
 
 @settings(deadline=None)

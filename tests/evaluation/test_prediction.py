@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from siamkit.evaluation.calibrating import fit_threshold
-from siamkit.evaluation.prediction import _freedom, predicted_rate
+from siamkit.evaluation.prediction import _freedom, _quantile, _score_ends, predicted_rate
 
 
 def people(identities, rng, *, dim=8, images=(4, 4), spread=0.6, confusable=False):
@@ -182,3 +182,15 @@ def test_the_degrees_of_freedom_are_those_of_equal_shares_at_most():
     # Normal shares: the square has a kurtosis of 3, so there are as many as shares.
     shares = np.random.default_rng(0).standard_normal(20_000)
     assert _freedom(shares) == pytest.approx(20_000, rel=0.05)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize("draws", [20, 500])
+def test_the_ends_of_the_score_interval_solve_its_equation(rate, draws):
+    width = 2 * _quantile(30) ** 2 / draws
+    low, high = _score_ends(rate, draws, 30)
+    assert low < rate < high
+    for end in (low, high):
+        if 0 < end < 1:
+            common = (end + rate) / 2
+            assert (end - rate) ** 2 == pytest.approx(width * common * (1 - common))

@@ -1,13 +1,14 @@
 """cleanlab's opinion on labels: a stand-in where cleanlab is missing, and cleanlab itself."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from siamkit.evaluation import second_opinion
-from siamkit.evaluation.second_opinion import cleanlab_suspects
+from siamkit.evaluation.second_opinion import cleanlab_suspects, has_cleanlab
 
 
 def images():
@@ -50,6 +51,15 @@ def test_a_class_of_one_image_counts_as_opposite_to_it(asked):
     # To the only image of its class, the opposite class and its own are equally improbable.
     first, opposite, own = asked["probabilities"][2]
     assert own / opposite == pytest.approx(1, rel=1e-2) and first == pytest.approx(1)
+
+
+def test_cleanlab_is_asked_if_it_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cleanlab", None)  # imports of it fail
+    assert not has_cleanlab()
+    package = ModuleType("cleanlab")
+    package.__spec__ = ModuleSpec("cleanlab", None)
+    monkeypatch.setitem(sys.modules, "cleanlab", package)
+    assert has_cleanlab()
 
 
 def test_too_many_probabilities_are_not_asked_for(monkeypatch, asked):

@@ -98,6 +98,19 @@ def test_known_pairs_are_verified_as_they_are():
     assert accuracy is None or accuracy["pairs"] < len(first), "folds of identities, balanced"
 
 
+@pytest.mark.parametrize("folds", [1, 2])
+def test_k_fold_accuracy_takes_two_folds(folds):
+    embeddings, labels = clustered(4, 2)
+    rows = ((0, 1), (0, 2), (4, 5), (4, 6))
+    same = (True, False, True, False)
+    pairs = Tuples(rows, same, tuple(i // 2 % folds for i in range(4)))
+    found = summarize(embeddings, labelled(labels, tuples=pairs))
+    accuracy = found["verification"]["accuracy"]
+    said = "no k-fold accuracy: it needs two folds with same and different pairs"
+    assert (accuracy is None) == (said in found["notices"]) == (folds == 1)
+    assert folds == 1 or (accuracy["folds"], accuracy["pairs"]) == (2, 4)
+
+
 def test_triplets_are_counted_and_verified_as_pairs():
     embeddings = np.eye(4, dtype=np.float32)
     embeddings[1, 0] = 1.0  # the second is near the first
@@ -111,13 +124,14 @@ def test_triplets_are_counted_and_verified_as_pairs():
     assert found["verification"]["same"] + found["verification"]["different"] == 3
 
 
-def test_folds_of_known_pairs_follow_what_is_connected():
-    embeddings, labels = clustered(24, 2)
-    # Six sheets of four identities; pairs stay within a sheet, so none is lost between folds.
+@pytest.mark.parametrize("sheets", [3, 4, 6])
+def test_folds_of_known_pairs_follow_what_is_connected(sheets):
+    embeddings, labels = clustered(4 * sheets, 2)
+    # Sheets of four identities; pairs stay within a sheet, so none is lost between folds of sheets.
     first, second = zip(
         *[
             (a, b)
-            for s in range(6)
+            for s in range(sheets)
             for a in range(8 * s, 8 * s + 8)
             for b in range(a + 1, 8 * s + 8)
         ],
@@ -127,4 +141,7 @@ def test_folds_of_known_pairs_follow_what_is_connected():
     pairs = Tuples(tuple(zip(first, second, strict=True)), same)
     found = summarize(embeddings, labelled(labels, tuples=pairs))
     accuracy = found["verification"]["accuracy"]
-    assert (accuracy["folds"], accuracy["pairs"]) == (3, 2 * sum(same))
+    if sheets < 4:  # too few for two folds of sheets, so the folds are of identities
+        assert accuracy["folds"] > 1 and accuracy["pairs"] < 2 * sum(same)
+    else:
+        assert (accuracy["folds"], accuracy["pairs"]) == (sheets // 2, 2 * sum(same))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from siamkit.evaluation.second_opinion import has_cleanlab
 from siamkit.evaluation.suspicion import nearest_of_class, suspicion
 
 
@@ -19,6 +20,7 @@ def test_a_class_in_two_names_is_not_also_called_divided():
     found = suspicion(embeddings, labels, 13, limit=2.0, labelled=True)
     assert [(pair.first, pair.second) for pair in found.alike] == [(3, 12)]
     assert found.divided == [] == found.twins
+    assert (found.agrees is not None) == has_cleanlab()
 
 
 def test_without_labels_only_near_duplicates_are_sought():

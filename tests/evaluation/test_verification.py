@@ -47,6 +47,14 @@ def test_at_the_threshold_of_the_equal_error_rate_both_errors_are_it():
     assert (~accepted)[same].mean() == pytest.approx(found.eer, abs=1e-3)
 
 
+def test_the_equal_error_rate_lies_between_the_points_of_the_curve():
+    scores = [0.9, 0.8, 0.4, 0.7, 0.5, 0.3, 0.1]
+    found = verification(scores, [True, True, True, False, False, False, False])
+    # At 0.7, FAR is 1/4 and FRR 1/3; at 0.5, they are 1/2 and 1/3.
+    assert found.eer == pytest.approx(1 / 3)
+    assert found.eer_threshold == pytest.approx(0.7 - 0.2 / 3)
+
+
 def test_rates_are_refused_where_too_few_pairs_could_tell_them():
     scores, same = scored(different=999)
     found = verification(scores, same)

@@ -149,6 +149,16 @@ def test_what_is_no_calibration_is_an_error(text, tmp_path: Path):
         Calibration.load(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize("values", [{}, {"format": "x"}, {"format": 1}])
+def test_what_cannot_be_used_comes_with_a_next_step(values):
+    with pytest.raises(CheckpointError) as caught:
+        Calibration.from_json(values, hint="ask again")
+    assert caught.value.hint == "ask again"
+    with pytest.raises(CheckpointError) as caught:
+        Calibration.from_json(values)
+    assert "siamkit.calibrate" in str(caught.value.hint)
+
+
 def test_a_value_that_was_edited_is_refused_although_it_is_within_bounds(tmp_path: Path):
     path = tmp_path / "calibration.json"
     made().save(path)

@@ -47,6 +47,8 @@ def test_a_path_has_one_spelling(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cells, box", [
     (["1", "2", "3.5", "4"], (1, 2, 3.5, 4)), ([""] * 4, None), (["1", "2", "3", ""], "numbers"),
     (["3", "2", "3", "4"], "must be"), (["-1", "2", "3", "4"], "must be"),
+    (["0", "0", "0.5", "0.5"], (0, 0, 0.5, 0.5)), (["1", "-0.5", "3", "4"], "must be"),
+    (["1", "4", "3", "4"], "must be"), (["0", "0", "3", "inf"], "must be"),
     (["0", "0", "inf", "4"], "must be"), (["0", "0", "nan", "4"], "must be"),
 ])  # fmt: skip
 def test_boxes(tmp_path: Path, cells: list[str], box: object) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siamkit.errors import DataError
-from siamkit.portable.cosine import STEPS, cosine, directions, steps
+from siamkit.portable.cosine import STEPS, cosine, directions, pair_cosines, steps
 
 
 @pytest.fixture
@@ -27,6 +27,17 @@ def test_the_length_changes_no_bit_of_a_direction(vectors, exponent):
     np.testing.assert_array_equal(directions(vectors * np.float32(2.0**exponent)), expected)
     far = vectors.astype(np.float64) * 2.0 ** (7 * exponent)
     np.testing.assert_array_equal(directions(far), expected)
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 3, 7])
+def test_scores_of_pairs_are_their_cosines_whatever_is_computed_at_once(
+    monkeypatch, vectors, pairs
+):
+    monkeypatch.setattr("siamkit.portable.cosine._PAIRS", 3)
+    first, second = np.arange(pairs), 10 + 2 * np.arange(pairs)
+    a, b = (torch.from_numpy(vectors[side]) for side in (first, second))
+    found = pair_cosines(7.3 * vectors, first, second)
+    np.testing.assert_allclose(found, F.cosine_similarity(a, b).numpy(), atol=1e-6)
 
 
 def test_zeros_stay_zeros_and_what_is_not_finite_is_not_hidden():

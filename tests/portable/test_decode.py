@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image
 
 from siamkit.errors import DataError
-from siamkit.portable.decode import Decoding, decode, prepare, read_pixels, upright
+from siamkit.portable.decode import Decoding, _as_data_error, decode, prepare, read_pixels, upright
 from siamkit.portable.looking import look, unreadable
 from siamkit.portable.preprocessing import Preprocessing
 
@@ -537,3 +537,17 @@ def test_a_damaged_jpeg_fails_at_a_fraction_of_its_size_exactly_if_it_fails_whol
         ((whole, _),) = unreadable([path], full=True) or [(None, None)]
         ((part, _),) = unreadable([path], Decoding(least=1), full=True) or [(None, None)]
     assert whole == part
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(5, "Input/output error", "a.png"), "Input/output error"),
+        (OSError("image file is truncated"), "image file is truncated"),
+        (struct.error("unpack requires 4 bytes"), "unpack requires 4 bytes"),
+    ],
+)
+def test_the_reason_is_that_of_the_system_or_of_the_decoder(error, reason):
+    with pytest.raises(DataError) as caught, _as_data_error("a.png", 1000):
+        raise error
+    assert caught.value.what == f"cannot read the image: {reason}"

@@ -14,7 +14,12 @@ import pytest
 from PIL import Image
 
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, ResourceError
-from siamkit.portable.embedding_files import embed_to_file, read_embeddings
+from siamkit.portable.embedding_files import (
+    _checked,
+    embed_to_file,
+    read_embeddings,
+    require_usable,
+)
 from siamkit.portable.filling import working, workplace
 from siamkit.portable.inputs import files_of
 
@@ -119,6 +124,31 @@ def test_what_is_there_is_not_written_over(embedder, images, tmp_path, name, tex
     assert (tmp_path / name).read_text() == text
     embed_to_file(embedder, images, tmp_path / "out.npy", force=True)
     assert np.load(tmp_path / "out.npy").shape == (48, 8)
+
+
+def test_a_list_in_the_way_is_refused_at_once_unless_work_is_unfinished(tmp_path):
+    output, listed = tmp_path / "out.npy", tmp_path / "out.csv"
+    require_usable(output, force=False)
+    listed.write_text("path\na.png\n")
+    with pytest.raises(ConfigError, match=r"out\.csv"):
+        require_usable(output, force=False)
+    require_usable(tmp_path / "out.parquet", force=False)  # has no list
+    require_usable(output, force=True)
+    workplace(output).mkdir()
+    require_usable(output, force=False)  # the list is compared when the work is done
+
+
+@pytest.mark.parametrize("other", ["path\n", "path\nb.png\n", "path\nA.png\n"])
+def test_a_list_of_other_images_is_not_replaced(tmp_path, other):
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    new.write_text("path\na.png\n")
+    assert _checked(new, old, False) == new  # there is none
+    old.write_text("path\na.png\n")
+    assert _checked(new, old, False) == new
+    old.write_text(other)
+    with pytest.raises(ConfigError, match=r"old\.csv"):
+        _checked(new, old, False)
+    assert _checked(new, old, True) == new
 
 
 def test_a_stop_between_the_list_and_the_embeddings(embedder, images, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ def test_every_ending_of_a_format_that_is_read_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "is_image"), [
     ("a.heic", True), ("a.AVIF", True), ("a.svg", True), ("a.psd", True), ("a.pfm", True),
+    ("a.pict", True),
     ("a.txt", False), ("a.json", False), ("a.pdf", False), ("a.tar.gz", False), ("a.mp4", False),
     ("a", False), ("a.jpg_large", False), ("a.npy", False),
 ])  # fmt: skip

@@ -141,6 +141,18 @@ def test_work_that_an_index_shares_is_not_continued(folder: Path, paths: list[Pa
     assert (folder / "of an index").read_bytes() == before
 
 
+@pytest.mark.parametrize("at", [-1, -4 * 12])  # in the last and the first of 4 finished rows
+def test_damaged_rows_are_computed_again(folder: Path, paths: list[Path], at: int) -> None:
+    stopped(folder, paths, 4)
+    file = folder / "embeddings.npy"
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    rows, before, asked = filled(folder, paths)
+    assert (before, asked) == (0, list(range(1, 8)))
+    assert rows.tolist() == [[n, n, 0] for n in range(1, 8)]
+
+
 def test_a_shorter_file_than_recorded_is_made_anew(folder: Path, paths: list[Path]) -> None:
     stopped(folder, paths, 4)
     file = folder / "embeddings.npy"

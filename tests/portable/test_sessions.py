@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from siamkit.portable import sessions
+from siamkit.portable.cores import THREADS
 from siamkit.portable.sessions import KERNELS, onnx_network, openvino_network
 
 SIGNAL = """
@@ -81,7 +82,7 @@ def test_a_signal_is_handled_after_networks_are_gone_in_any_order(networks, tmp_
     assert done.stdout.endswith("handled\n")
 
 
-def onnx_sums():
+def onnx_bytes():
     onnx = pytest.importorskip("onnx")
     make, kind = onnx.helper, onnx.TensorProto.FLOAT
     ones = make.make_tensor("ones", kind, [WIDTH, WIDTH], np.ones(WIDTH * WIDTH, np.float32))
@@ -92,7 +93,11 @@ def onnx_sums():
         [ones],
     )  # fmt: skip
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
-    return onnx_network(model.SerializeToString(), 1)
+    return model.SerializeToString()
+
+
+def onnx_sums():
+    return onnx_network(onnx_bytes(), 1)
 
 
 def openvino_sums():
@@ -117,6 +122,27 @@ def test_each_thread_gets_the_results_of_its_own_images(kind):
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(wrong, range(4))) == [0] * 4
+
+
+def openvino_threads(model: bytes, threads: int | None) -> int:
+    openvino = pytest.importorskip("openvino")
+    run = openvino_network(openvino.Core().read_model(model), threads).run
+    names = run.__code__.co_freevars
+    compiled = run.__closure__[names.index("compiled")].cell_contents
+    return compiled.get_property("INFERENCE_NUM_THREADS")
+
+
+def onnx_threads(model: bytes, threads: int | None) -> int:
+    return sessions.onnx_session(model, threads).get_session_options().intra_op_num_threads
+
+
+@pytest.mark.parametrize("of", [onnx_threads, openvino_threads])
+def test_a_network_has_the_threads_that_are_given_or_those_of_the_environment(monkeypatch, of):
+    model = onnx_bytes()
+    monkeypatch.setenv(THREADS, "2")
+    assert of(model, 1) == 1
+    monkeypatch.setenv(THREADS, "1")
+    assert of(model, None) == 1
 
 
 def test_threads_that_ask_at_once_get_one_core(monkeypatch):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from siamkit.interfaces import Event
-from siamkit.report.console import ConsoleListener, summary
+from siamkit.report.console import ConsoleListener, _state, summary
 from siamkit.report.terminal import make_console
 
 from .conftest import Terminal, run_events
@@ -339,3 +339,24 @@ def test_a_rate_that_was_found_stands_with_the_run():
     place = names.index("rate")
     assert rows[place][1].startswith("0.002, found by a range test under phase 1")
     assert names[place - 1] == "weights" and names[place + 1] == "data"
+
+
+def test_the_recipe_and_the_rate_stand_after_the_model():
+    name, data = run_events()[0]
+    rate = {"lr": 2e-3, "low": 1e-3, "high": 4e-3, "losses": [[]] * 3, "phase": {"number": 1}}
+    arm = {"name": "full", "open": True, "value": 0.8, "runs": 1}
+    more = {"lr_find": rate, "recipe": {"best": "full", "metric": "map@r", "arms": [arm]}}
+    text = log(io.StringIO(), [(name, {**data, **more})])
+    names = [line.split(None, 1)[0] for line in text.splitlines()]
+    place = names.index("model")
+    assert names[place : place + 4] == ["model", "recipe", "rate", "weights"]
+
+
+@pytest.mark.parametrize(
+    ("trainable", "text"),
+    [(None, "-"), (0, "frozen"), (False, "frozen"), (True, "trains"), (2000, "trains"),
+     (1999, "2.00 k train"), (1, "1 train")],
+)  # fmt: skip
+def test_a_stage_says_how_much_of_it_trains(trainable, text):
+    # ``1`` equals ``True``, and is one parameter all the same.
+    assert _state(trainable, 2000) == text

@@ -43,3 +43,10 @@ def test_a_terminal_of_80_columns_breaks_no_cell(render):
     rows = [{**row, "metrics": metrics} for row in RESULT["quality"]]
     lines = render(exported({**RESULT, "quality": rows}), 80).splitlines()
     assert any("torch float32" in line and "250 img/s" in line for line in lines)
+
+
+def test_a_narrow_terminal_breaks_no_name_of_a_network(render):
+    metrics = {"recall@1": 0.9, "map@r": 0.5, "auc": 0.9, "eer": 0.1, "far": 0.01}
+    rows = [{**row, "metrics": metrics} for row in RESULT["quality"]]
+    lines = render(exported({**RESULT, "quality": rows}), 72).splitlines()
+    assert any(line.strip().startswith("torch float32 ") for line in lines)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from siamkit.json_files import sealed
 from siamkit.report.html import timing
-from siamkit.report.html.facts import facts_of
+from siamkit.report.html.facts import Band, StageState, facts_of
 from siamkit.report.html.figures import draw_bands, figure
 from siamkit.report.html.plan_chart import plan_chart, prefix_of
 from siamkit.report.html.run_charts import (
@@ -97,6 +97,40 @@ def test_a_plan_that_is_told_again_is_no_new_phase():
     resumed = ("run_start", {**events[0][1], "finished_epochs": 1})
     facts = facts_of(logged([*events[:6], resumed, again, *events[7:9], *events[9:]]))
     assert [(b.start, b.end) for b in facts.bands] == [(0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("trained", "text"),
+    [
+        ("", "nothing"),
+        ("abcdef", "everything"),
+        ("ef", "e, f"),
+        ("def", "d to f"),
+        ("abc", "a, b, c"),
+        ("abcd", "a, b, c, d"),
+        ("abcde", "5 of 6 stages"),
+        ("cdeF", "part of c to f"),
+        ("A", "part of a"),
+    ],
+)
+def test_a_phase_names_the_stages_that_train_or_counts_them(trained, text):
+    """Of stages in capitals, a part trains."""
+    stages = {
+        name: StageState(8, 8 if name in trained else 4 * (name.upper() in trained), 0.1, None)
+        for name in "abcdef"
+    }
+    assert Band(0, 1, 8, 48, stages).trained_text == text
+
+
+def test_only_neighbouring_phases_with_equal_stages_become_one():
+    head, whole = ((n, e) for n, e in run_events() if n == "phase_start")
+
+    def phase(event, epoch):
+        return (event[0], {**event[1], "epoch": epoch})
+
+    end = {"epoch": 4, "epochs": 4, "train_loss": 0.5, "metrics": {}, "best": True}
+    events = [run_events()[0], phase(head, 1), phase(whole, 2), phase(whole, 3), ("epoch_end", end)]
+    assert [(b.start, b.end) for b in facts_of(logged(events)).bands] == [(0, 1), (1, 4)]
 
 
 def test_what_a_resumed_run_goes_back_behind_is_undone():

@@ -233,6 +233,9 @@ def test_the_hardest_images_of_classes_are_found_among_all_pairs_not_those_drawn
     drawn, whole = (held_out_facts(held, None, most_pairs=n) for n in (20, 10_000))
     assert drawn.verified is not None and len(drawn.verified.scores) < len(whole.verified.scores)
     assert (drawn.accepts, drawn.rejects) == (whole.accepts, whole.rejects)
+    accepted, rejected = ([score for *_, score in p] for p in (whole.accepts, whole.rejects))
+    assert accepted == sorted(accepted, reverse=True) and accepted[0] > accepted[-1]
+    assert rejected == sorted(rejected) and rejected[0] < rejected[-1], "the hardest come first"
 
 
 def test_known_pairs_of_one_kind_have_no_metrics_and_no_crash():

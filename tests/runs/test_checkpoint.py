@@ -337,6 +337,26 @@ def test_a_slim_run_keeps_the_best_network_the_last_state_and_nothing_else(tmp_p
     assert pointed_to(tmp_path, LATEST) == pointed_to(tmp_path, BEST) == "epoch-2"
 
 
+def test_a_run_is_slimmed_without_hard_links_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("operation not permitted")
+
+    run_of(tmp_path)
+    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    checkpoint.slim(tmp_path, checkpoint.load_network(tmp_path / "epoch-2"), {"epoch": 4})
+    assert torch.equal(load(tmp_path / "epoch-2").model["w"], make(2).model["w"])
+
+
+def test_without_an_intact_checkpoint_the_newest_is_named(tmp_path: Path) -> None:
+    for i in range(1, 4):
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=3)
+        (tmp_path / f"epoch-{i}" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="epoch-3"):
+        latest_intact(tmp_path)
+
+
 def test_slimming_that_was_killed_is_finished_by_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

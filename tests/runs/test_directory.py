@@ -12,6 +12,7 @@ import pytest
 from siamkit.config import RunConfig
 from siamkit.errors import ConfigError, ResourceError
 from siamkit.runs.directory import RunDir
+from siamkit.runs.open import OpenRun
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -170,3 +171,42 @@ def test_a_run_that_has_not_begun_is_replaced_only_if_it_is_asked_for(tmp_path: 
     with pytest.raises(ConfigError, match="the run directory is not empty"):
         run.require_free()
     run.require_free(restart=True)
+
+
+def test_paths_in_the_run_are_stored_relative_to_it(tmp_path: Path) -> None:
+    data = {"path": str(tmp_path / "run/images/items.csv"), "root": tmp_path / "photos"}
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run", "data": data})
+    run = RunDir.reserve(config)
+    run.write_config(config)
+    text = run.config.read_text()
+    assert "path: images/items.csv\n" in text and f"root: {tmp_path / 'photos'}\n" in text
+    assert run.read_config()["data"]["path"] == data["path"]
+
+
+def test_the_trackers_of_a_run_are_read_only_if_they_are_wanted(tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run", "track": ["tensorboard"]})
+    run = RunDir.reserve(config)
+    run.write_config(config)
+    assert "track" not in run.read_config()
+    assert "track" in run.read_config(trackers=True)
+
+
+@pytest.mark.parametrize(
+    ("events", "ended"),
+    [
+        ((), False),
+        (("run_start", "epoch_end"), False),
+        (("run_start", "epoch_end", "run_end"), True),
+        (("run_start", "run_end", "run_start"), False),  # resumed
+        (("run_start", "run_start", "epoch_end", "run_end", "notice"), True),
+    ],
+)
+def test_a_run_has_ended_if_its_last_start_has(
+    tmp_path: Path, events: tuple[str, ...], ended: bool
+) -> None:
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run"})
+    run = RunDir.reserve(config)
+    run.write_config(config)
+    for name in events:
+        run.append_event(name, {})
+    assert OpenRun(run.path, dict).ended == ended

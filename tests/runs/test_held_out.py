@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,14 @@ def test_damage_is_an_error_that_names_the_file(held_out: HeldOut, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match=r"val\.safetensors: the file is damaged"):
         HeldOut.load(run, "val")
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_file_under_the_name_of_another_part_is_damaged(
+    held_out: HeldOut, tmp_path: Path, part: str
+) -> None:
+    run = RunDir(tmp_path)
+    other = "test" if part == "val" else "val"
+    replace(held_out, part=part).save(run).rename(HeldOut.file(run, other))
+    with pytest.raises(CheckpointError, match=rf"{other}\.safetensors: the file is damaged"):
+        HeldOut.load(run, other)

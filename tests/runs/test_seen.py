@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,15 @@ from PIL import Image
 
 import siamkit
 from siamkit import api
+from siamkit.config import DataConfig
+from siamkit.data.digest import digest
+from siamkit.data.images import ImageSet
+from siamkit.data.opening import unseen_images
 from siamkit.errors import DataError
+from siamkit.portable.calibration import Provenance
 from siamkit.report.html.context import _seen_note
 from siamkit.report.html.gather import gather
-from siamkit.runs.seen import Seen, Use, notices_on
+from siamkit.runs.seen import Seen, Use, notices_on, threshold_use
 
 PARTS = {"train": "0123", "val": "45", "test": "67"}
 
@@ -179,3 +186,38 @@ def test_notices_say_how_many_images_and_what_is_unknown() -> None:
         "whether others of these images trained the network or chose the threshold cannot be "
         "checked: it is gone"
     )
+
+
+def made(data: Path, images: ImageSet) -> Provenance:
+    return Provenance(str(data), "all", digest(images), 1, 1, 1, 1, True, "c", "n", 1, "1")
+
+
+def test_the_images_of_a_threshold_are_known_without_a_run(make_images: Any) -> None:
+    root = make_images({"a": 2, "b": 2})
+    images = unseen_images(str(root)).images
+    about = made(root, images)
+    assert threshold_use(None, images, about) == Use((0, 1, 2, 3))
+    others = unseen_images(str(make_images({"a": 5, "b": 1}, root.parent / "others"))).images
+    assert threshold_use(None, others, about) == Use((0, 1, 2, 3)), "these are equal"
+    for wrong in ("0" * 64, "f" * 64):  # less and more than any other
+        changed = threshold_use(None, images, replace(about, digest=wrong))
+        assert changed.found == () and changed.unknown.startswith("the images that it was fitted")
+    gone = replace(about, data=str(root / "gone"))
+    assert threshold_use(None, images, gone) == Use((0, 1, 2, 3)), "the digest is theirs"
+    for wrong in ("0" * 64, "f" * 64):
+        changed = threshold_use(None, images, replace(gone, digest=wrong))
+        assert changed.found == () and changed.unknown
+
+
+def test_the_images_of_a_threshold_are_read_as_the_run_reads_them(
+    make_images: Any, tmp_path: Path
+) -> None:
+    root = make_images({"a": 3, "b": 3})
+    (root / "a/1.png").write_bytes(b"")
+    config = DataConfig(path=str(root), on_unreadable="skip", max_skipped=0.5)
+    images = unseen_images(str(root), None, config).images
+    run: Any = SimpleNamespace(config=SimpleNamespace(data=config), path=tmp_path / "run")
+    about = made(root, images)
+    assert threshold_use(run, images, about) == Use(tuple(range(5)))
+    part = ImageSet(images.samples[:2], images.classes)
+    assert threshold_use(run, part, about) == Use((0, 1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from siamkit.interfaces import Backbone, Preprocessing
-from siamkit.testing.backbones import _check_preprocessing
+from siamkit.testing.backbones import _check_preprocessing, _check_shape
 from siamkit.testing.common import Expect, NotConforming
 
 RIGHT = Preprocessing((0.5,) * 3, (0.25,) * 3, (64, 64))
@@ -83,3 +83,28 @@ def test_values_beyond_the_bounds_are_wrong(change: dict[str, Any], expected: st
 def test_what_is_no_preprocessing_is_wrong() -> None:
     with pytest.raises(NotConforming, match="preprocessing to be a Preprocessing"):
         _check_preprocessing(Fake({"mean": 0.5}), 3, Expect("x"))
+
+
+@pytest.mark.parametrize(
+    ("features", "right"),
+    [
+        ([[0.25, 0.0, 0.75], [0.5, 0.25, 0.25]], False),
+        ([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], False),
+        ([[1.25, -0.25, 0.0], [0.5, 0.25, 0.25]], True),
+        ([[0.25, 0.0, 0.75], [0.5, 0.25, 0.5]], True),
+        ([[0.25, 0.75], [1.0, 0.0]], False),
+        ([[1.0], [1.0]], True),  # of one feature, this says nothing
+    ],
+)
+def test_shares_of_1_are_a_classifier_s_probabilities(
+    features: list[list[float]], right: bool
+) -> None:
+    class Sized(Fake):
+        embedding_dim = len(features[0])
+
+    said = ""
+    try:
+        _check_shape(Sized(RIGHT), torch.tensor(features), Expect("x"))
+    except NotConforming as error:
+        said = str(error)
+    assert right == (not said) and (right or "not a classifier's probabilities" in said)

@@ -32,7 +32,7 @@ def test_the_events_count_the_same_epochs_and_steps(tmp_path: Path, start: int) 
         assert data["trainable_parameters"] == 64 <= trains
     assert ("untrained" in of) == (start == 0)
     [stop] = of["early_stop"]
-    assert stop["epoch"] == end["metrics"]["best"]["epoch"] == epochs > stop["best_epoch"]
+    assert stop["epoch"] == end["metrics"]["best"]["epoch"] == epochs > stop["best_epoch"] > 0
 
 
 @pytest.mark.parametrize("metrics", [{"recall@1": 0.5, "map@r": 0.25}, {"auc": 0.5, "eer": 0.25}])
@@ -61,3 +61,10 @@ def test_the_numbers_of_the_events_could_be_those_of_a_run(
         assert [change["norm"] == "frozen" for change in data["changes"]] == [
             change["trainable"] == 0 for change in data["changes"]
         ]
+
+
+def test_a_run_that_stops_early_says_so_at_its_end(tmp_path: Path) -> None:
+    events = {event.name: event.data for event in run_events(tmp_path)}
+    assert events["run_end"]["stopped_early"] is ("early_stop" in events)
+    assert events["non_finite"]["step"] == events["step"]["step"]
+    assert events["epoch_end"]["best"] is events["checkpoint"]["best"] is True
