@@ -53,6 +53,7 @@ class ComparisonDir:
         """Check that the folder is missing, empty or a comparison's. Nothing is changed.
 
         Raises:
+            CheckpointError: The folder holds a comparison whose plan is missing.
             ConfigError: The folder holds something else, lies in a run, or is not valid Unicode.
             ResourceError: The folder cannot be read.
         """
@@ -65,6 +66,12 @@ class ComparisonDir:
                 raise ConfigError(f"lies in the run {outer}", where=str(self.path), hint=hint)
             if self.path.exists() and not self.path.is_dir():
                 raise ConfigError("is not a directory", where=str(self.path))
+            if self.results.is_dir() and self.tables.is_dir():
+                raise CheckpointError(
+                    "the file is missing, and the comparison in this folder cannot go on without",
+                    where=str(self.plan),
+                    hint="put the file back, or choose another folder to start anew",
+                )
             if self.path.is_dir() and not all(map(is_leftover, self.path.iterdir())):
                 raise ConfigError(
                     "the folder is not empty, and holds no comparison to go on with",
@@ -79,6 +86,7 @@ class ComparisonDir:
             facts: What decides the results. Values that JSON does not have are compared as text.
 
         Raises:
+            CheckpointError: The directory holds a comparison whose plan is missing or damaged.
             ConfigError: The directory holds something else, or another comparison.
         """
         self.require_free()

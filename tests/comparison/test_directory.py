@@ -76,6 +76,16 @@ def test_long_values_are_cut(place: ComparisonDir, length: int, shown: str) -> N
     assert (caught.value.got, caught.value.allowed) == (shown, "3")
 
 
+def test_a_comparison_without_its_plan_is_named(place: ComparisonDir) -> None:
+    place.begin(FACTS)
+    for folder in (place.results, place.tables):
+        folder.mkdir()
+    place.plan.unlink()
+    with pytest.raises(CheckpointError, match="cannot go on without") as caught:
+        place.require_free()
+    assert caught.value.where == str(place.plan)
+
+
 def test_only_an_empty_folder_is_taken(place: ComparisonDir) -> None:
     place.path.mkdir()
     place.require_free()
