@@ -221,9 +221,14 @@ def test_something_else_in_its_place_stays(
 
 
 def test_a_device_stays_one() -> None:
+    """The device is a terminal of its own: a test that fails must not replace one of the system."""
+    ends = os.openpty()
+    device = Path(os.ttyname(ends[1]))
     with pytest.raises(ResourceError, match="Not a regular file"):
-        write_atomic(Path("/dev/null"), "text")
-    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+        write_atomic(device, "text")
+    assert stat.S_ISCHR(device.stat().st_mode)
+    for end in ends:
+        os.close(end)
 
 
 def test_a_folder_is_replaced_as_a_whole_and_passes_its_hidden_entries_on(tmp_path: Path) -> None:

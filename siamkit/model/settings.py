@@ -6,11 +6,10 @@ the functions that the caller calls. There it would change the numbers of a run,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
-
-import torch
 
 T = TypeVar("T")
 
@@ -25,6 +24,11 @@ def usual_settings() -> Iterator[None]:
     off. As a decorator, ``@usual_settings()`` does so for each call. Don't use it on a generator,
     whose caller would get the settings too: see :func:`each_with_usual_settings`.
     """
+    if "torch" not in sys.modules:  # then nobody has set anything, and metrics need no torch
+        yield
+        return
+    import torch
+
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))

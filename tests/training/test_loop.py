@@ -231,7 +231,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, metrics: list[float], **state: Any) 
     monkeypatch.setattr(loop, "stopped_before", lambda *_: "some stages never trained")
     setup = SimpleNamespace(
         net=SimpleNamespace(head=SimpleNamespace(computed=False)),
-        schedule=SimpleNamespace(monitor="m"),
+        schedule=SimpleNamespace(monitor="m", epochs=9, unfrozen_at=lambda epoch, history: {}),
     )
     scorer = SimpleNamespace(
         remarks={}, trained=lambda execution, name: {"m": next(values) if name == "val" else 0.25}
