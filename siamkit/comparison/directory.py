@@ -66,7 +66,7 @@ class ComparisonDir:
                 raise ConfigError(f"lies in the run {outer}", where=str(self.path), hint=hint)
             if self.path.exists() and not self.path.is_dir():
                 raise ConfigError("is not a directory", where=str(self.path))
-            if self.results.is_dir() and self.tables.is_dir():
+            if any(self.results.glob("arm-*-round-*.json")):
                 raise CheckpointError(
                     "the file is missing, and the comparison in this folder cannot go on without",
                     where=str(self.plan),

@@ -78,9 +78,12 @@ def test_long_values_are_cut(place: ComparisonDir, length: int, shown: str) -> N
 
 def test_a_comparison_without_its_plan_is_named(place: ComparisonDir) -> None:
     place.begin(FACTS)
-    for folder in (place.results, place.tables):
-        folder.mkdir()
+    place.results.mkdir()
     place.plan.unlink()
+    (place.results / "mine.json").touch()
+    with pytest.raises(ConfigError, match="holds no comparison"):
+        place.require_free()
+    (place.results / "arm-00-round-000.json").touch()
     with pytest.raises(CheckpointError, match="cannot go on without") as caught:
         place.require_free()
     assert caught.value.where == str(place.plan)
