@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import get_args
 
@@ -30,7 +30,7 @@ History = Sequence[Mapping[str, float]]
 class FreezeSchedule:
     """A freeze policy, applied to the stages of one network and the epochs of one run.
 
-    The schedule has no state: methods get the metrics of the finished epochs as arguments. So a
+    Results depend on the arguments alone: methods get the metrics of the finished epochs. So a
     resumed run is in the same phase as before, even in the middle of an epoch.
 
     Attributes:
@@ -49,6 +49,7 @@ class FreezeSchedule:
     epochs: int
     monitor: str = DEFAULT_MONITOR
     name: str = ""
+    _walked: list[_Walked] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.policy, type) or not callable(getattr(self.policy, "plan", None)):
@@ -125,17 +126,22 @@ class FreezeSchedule:
 
         Stages that have trained in all epochs since the first are left out.
         """
-        unfrozen: dict[str, int] = {}
-        before: set[str] | None = None
-        for past in range(epoch + 1):
+        # A run asks after each of its epochs, so the epochs of earlier calls are kept. The plan of
+        # an epoch depends on the metrics before it.
+        walked = self._walked
+        given = [None, *map(dict, history[:epoch])] + [None] * (epoch - len(history))
+        known = 0
+        while known < min(len(walked), len(given)) and walked[known].metrics == given[known]:
+            known += 1
+        del walked[known:]
+        for past in range(known, epoch + 1):
             plan = self.plan_at(past, history)
             now = {s.name for s in self.stages if not plan.trainable.isdisjoint(s.parameters)}
-            for name in now - before if before is not None else ():
-                unfrozen[name] = past
-            for name in set(unfrozen) - now:
-                del unfrozen[name]
-            before = now
-        return unfrozen
+            before = walked[-1] if walked else _Walked(None, now, {})
+            unfrozen = {name: at for name, at in before.unfrozen.items() if name in now}
+            unfrozen |= dict.fromkeys(sorted(now - before.trained), past)
+            walked.append(_Walked(given[past], now, unfrozen))
+        return dict(walked[epoch].unfrozen)
 
     def require_trainable(self, phases: Sequence[Phase]) -> None:
         """Check that each phase trains something.
@@ -154,6 +160,21 @@ class FreezeSchedule:
                     hint=f"use a head with parameters ({setting('head.name', 'mlp')}) or a policy "
                     "that trains a stage",
                 )
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """One epoch on the way to a later one; see :meth:`FreezeSchedule.unfrozen_at`.
+
+    Attributes:
+        metrics: The metrics of the epoch before; None if it isn't finished, or there is none.
+        trained: The names of the stages that train.
+        unfrozen: The epoch in which each of them was last unfrozen.
+    """
+
+    metrics: dict[str, float] | None
+    trained: set[str]
+    unfrozen: dict[str, int]
 
 
 def _require_valid(plan: object, stages: Sequence[Stage], where: str) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from siamkit.errors import ConfigError, PluginError
 from siamkit.freezing.schedule import FreezeSchedule, status
@@ -172,6 +174,49 @@ def test_the_epoch_at_which_a_stage_was_unfrozen_counts_the_last_time() -> None:
         {}, {"top": 1}, {}, {"top": 3}, {"top": 3},
     ]  # fmt: skip
     assert schedule.phase_at(4).start_epoch == 3
+
+
+class ByTheLastMetric(FreezePolicy):
+    """Trains the top in the epoch after a good one, and counts how often it is asked."""
+
+    metric_driven = True
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+        self.calls += 1
+        return TOP if progress.history and progress.history[-1]["m"] > 0.5 else HEAD_ONLY
+
+
+metrics = st.lists(st.sampled_from([0.0, 1.0]).map(lambda value: {"m": value}), max_size=5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), metrics), max_size=6))
+def test_earlier_questions_dont_change_when_a_stage_was_unfrozen(
+    questions: list[tuple[int, list[Mapping[str, float]]]],
+) -> None:
+    asked = FreezeSchedule(ByTheLastMetric(), STAGES, 6)
+    for epoch, history in questions:
+        new = FreezeSchedule(ByTheLastMetric(), STAGES, 6)
+        assert asked.unfrozen_at(epoch, history) == new.unfrozen_at(epoch, history)
+
+
+def test_metrics_that_were_changed_in_place_are_read_again() -> None:
+    schedule, history = FreezeSchedule(ByTheLastMetric(), STAGES, 3), [{"m": 0.0}]
+    assert schedule.unfrozen_at(1, history) == {}
+    history[0]["m"] = 1.0
+    assert schedule.unfrozen_at(1, history) == {"top": 1}
+
+
+def test_each_epoch_of_a_long_run_asks_for_its_own_plan_alone() -> None:
+    policy = ByTheLastMetric()
+    schedule, history = FreezeSchedule(policy, STAGES, 50), []
+    for epoch in range(50):
+        schedule.unfrozen_at(epoch, history)
+        schedule.unfrozen_at(epoch, history)
+        history.append({"m": epoch % 2})
+    assert policy.calls == 2 * 50  # a plan is asked for twice, and must be the same
 
 
 @pytest.mark.parametrize("policy", [lambda stages, progress: TOP, Fixed, "lp-ft", None])
