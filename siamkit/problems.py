@@ -22,6 +22,7 @@ _WORDING = (
     (re.compile(r", (unable to (parse|interpret)|got a number) [^,]*"), ""),
     (re.compile(r"\ba valid (?=[aeiou])"), "an "),
     (re.compile(r"\ba valid "), "a "),
+    (re.compile(r"\btuple\b"), "list"),  # YAML has no tuples
 )
 
 
@@ -41,13 +42,25 @@ def config_error(
     """
     name = where if callable(where) else partial(_join, where)
     problems: dict[str, ConfigError] = {}
-    for problem in error.errors(include_url=False, include_context=False):
-        path, known = _locate(model, problem["loc"])
+    # A union reports the problems of each of its members.
+    for members in _by_key(error, model).values():
+        path, known = _locate(model, members[0]["loc"])
         key = ".".join(path)
-        # A union reports one problem for each of its members, all on the same key.
-        if key not in problems:
-            problems[key] = _problem(problem, path, known, name(key) or None, of)
+        problems[key] = _problem(members, path, known, name(key) or None, of)
     return ConfigError.of_all(list(problems.values()))
+
+
+def _by_key(error: ValidationError, model: type[BaseModel]) -> dict[str, list[Any]]:
+    """Return the problems by dotted key; of a value and of a part of it, those of the part."""
+    found: dict[str, list[Any]] = {}
+    for problem in error.errors(include_url=False, include_context=False):
+        path, _ = _locate(model, problem["loc"])
+        found.setdefault(".".join(path), []).append(problem)
+    return {
+        key: problems
+        for key, problems in found.items()
+        if not any(other.startswith(f"{key}.") for other in found if key)
+    }
 
 
 def _join(where: str, path: str) -> str:
@@ -57,8 +70,9 @@ def _join(where: str, path: str) -> str:
 
 
 def _problem(
-    problem: Any, path: list[str], known: list[str], where: str | None, of: str | None
+    members: list[Any], path: list[str], known: list[str], where: str | None, of: str | None
 ) -> ConfigError:
+    problem = members[0]
     kind, message, got = problem["type"], problem["msg"], problem["input"]
     if kind == "extra_forbidden":
         return ConfigError(
@@ -70,7 +84,7 @@ def _problem(
         )
     if kind == "missing":
         return ConfigError("must be given", where=where, of=of)
-    what = reword(message)
+    what = _any_of([reword(member["msg"]) for member in members])
     if kind == "string_unicode":  # it is a string, but has bytes that are no UTF-8
         what = "must be valid Unicode"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
@@ -84,6 +98,12 @@ def _problem(
     # is too long to print. The validator's message names the conflict.
     whole = kind == "value_error" and isinstance(got, dict | BaseModel)
     return ConfigError(what, where=where, got=None if whole else got, of=of, hint=hint)
+
+
+def _any_of(messages: list[str]) -> str:
+    """Return one message for a value that breaks the rules of each member of a union."""
+    first, *others = dict.fromkeys(messages)
+    return ", or ".join([first, *(re.sub("^must (be )?", "", message) for message in others)])
 
 
 def reword(message: str) -> str:

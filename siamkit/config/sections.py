@@ -38,14 +38,6 @@ Rate = Annotated[float, Field(gt=0, le=1000)]
 """A learning rate."""
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 class BackboneConfig(Component):
     """The backbone, which extracts features from images."""
 
@@ -155,14 +147,6 @@ class OptimizerConfig(Component):
         before the first step.
         """
         return DEFAULT_RATE if self.lr == "auto" else self.lr
-
-    @field_validator("lr", mode="before")
-    @classmethod
-    def _a_number_or_auto(cls, value: Any) -> Any:
-        # Otherwise, pydantic would report one error for each type of the union.
-        if isinstance(value, str) and value != "auto" and not _is_number(value):
-            raise ValueError("must be a number, or auto")
-        return value
 
 
 class TrainConfig(Section):
@@ -291,13 +275,6 @@ class TrainConfig(Section):
                 f"must be at most half of train.batch_size ({batch}), so that a batch holds two "
                 "classes"
             )
-        return value
-
-    @field_validator("micro_batch", mode="before")
-    @classmethod
-    def _images_or_auto(cls, value: Any) -> Any:
-        if isinstance(value, str) and value != "auto" and not _is_number(value):
-            raise ValueError("must be an integer, auto or null")
         return value
 
     @field_validator("micro_batch")

@@ -126,9 +126,11 @@ class FreezeSchedule:
 
         Stages that have trained in all epochs since the first are left out.
         """
-        # A run asks after each of its epochs, so the epochs of earlier calls are kept. The plan of
-        # an epoch depends on the metrics before it.
+        # A run asks after each of its epochs, so the epochs of earlier calls are kept. The first is
+        # planned again all the same: the guard then notices a policy whose state grows.
+        self.plan_at(0, history)
         walked = self._walked
+        # The plan of an epoch depends on the metrics before it.
         given = [None, *map(dict, history[:epoch])] + [None] * (epoch - len(history))
         known = 0
         while known < min(len(walked), len(given)) and walked[known].metrics == given[known]:

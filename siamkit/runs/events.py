@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+import os
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from siamkit.engine.settings import Emit
@@ -47,6 +58,27 @@ def require_ran(result: object) -> None:
         )
 
 
+@contextmanager
+def _process_restored() -> Iterator[None]:
+    """Restore what a listener's code may leave behind, and the run depends on.
+
+    A run directory may be a relative path, so in another working directory, the run would be
+    written to two places. Without gradients, the next step would fail.
+    """
+    import torch
+
+    folder = None
+    with suppress(OSError):  # it may have been deleted
+        folder = Path.cwd()
+    gradients = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        if folder is not None:
+            os.chdir(folder)
+
+
 def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[Listener]) -> Emit:
     """Return a function that logs an event and passes copies of it on.
 
@@ -61,11 +93,13 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
     def emit(name: str, data: Mapping[str, Any]) -> None:
         run_dir.append_event(name, data)
         for listener in listeners:
-            require_ran(listener(Event(name, copy.deepcopy(dict(data)))))
+            with _process_restored():
+                require_ran(listener(Event(name, copy.deepcopy(dict(data)))))
         failed: list[str] = []
         for observer in tuple(watching):
             try:
-                observer(Event(name, copy.deepcopy(dict(data))))
+                with _process_restored():
+                    observer(Event(name, copy.deepcopy(dict(data))))
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise

@@ -67,10 +67,10 @@ def test_wrong_flags_are_refused(quick: Cli, flags: list[str], message: str) -> 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("fast", "--lr: must be a number, or auto, got 'fast'"),
-        ("0", "--lr: must be greater than 0, got '0'"),
+        ("fast", "--lr: must be a number, or 'auto', got 'fast'"),
+        ("0", "--lr: must be greater than 0, or 'auto', got '0'"),
         ("1e6", "--lr: must be less than or equal to 1000"),
-        ("nan", "--lr: must be a finite number, got 'nan'"),
+        ("nan", "--lr: must be a finite number, or 'auto', got 'nan'"),
     ],
 )
 def test_a_wrong_rate_is_refused(quick: Cli, value: str, message: str) -> None:

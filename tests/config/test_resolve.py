@@ -388,9 +388,9 @@ def test_checks_across_keys_name_the_key_and_not_the_section(refusal):
          "(optimizer 'adamw')"),
         ("optimizer.betas=[0.9, -1]", "--set optimizer.betas.1: must be greater than or equal to "
          "0, got -1 (optimizer 'adamw')"),
-        ("optimizer.lr=1e300", "--set optimizer.lr: must be less than or equal to 1000, got "
-         "1e+300"),
-        ("optimizer.lr=.inf", "--set optimizer.lr: must be a finite number, got inf"),
+        ("optimizer.lr=1e300", "--set optimizer.lr: must be less than or equal to 1000, or "
+         "'auto', got 1e+300"),
+        ("optimizer.lr=.inf", "--set optimizer.lr: must be a finite number, or 'auto', got inf"),
         ("optimizer.clip_norm=1e999", "--set optimizer.clip_norm: must be a finite number, got "
          "inf"),
         ("optimizer.weight_decay=.nan", "--set optimizer.weight_decay: must be a finite number, "

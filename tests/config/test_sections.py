@@ -22,7 +22,7 @@ from siamkit.interfaces import DEFAULT_MONITOR
     ({"micro_batch": 65}, "at most train.batch_size"),
     ({"micro_batch": "auto"}, None),
     ({"micro_batch": "auto", "accumulation": "naive"}, "auto needs exact accumulation"),
-    ({"micro_batch": "some"}, "an integer, auto or null"),
+    ({"micro_batch": "some"}, "a valid integer"),
     ({"images_per_class": 33}, "at most half of train.batch_size"),
     ({"images_per_class": 32}, None),
 ])  # fmt: skip

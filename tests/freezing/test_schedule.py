@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from siamkit.errors import ConfigError, PluginError
 from siamkit.freezing.schedule import FreezeSchedule, status
+from siamkit.guard import guard
 from siamkit.interfaces import FreezePlan, FreezePolicy, Progress, Stage
 
 STAGES = (
@@ -209,14 +210,30 @@ def test_metrics_that_were_changed_in_place_are_read_again() -> None:
     assert schedule.unfrozen_at(1, history) == {"top": 1}
 
 
-def test_each_epoch_of_a_long_run_asks_for_its_own_plan_alone() -> None:
+def test_a_policy_whose_state_grows_during_a_run_is_caught() -> None:
+    class Growing(FreezePolicy):
+        """Trains the top from the first question about the third epoch on."""
+
+        calls = 0
+
+        def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+            self.calls += progress.epoch == 2
+            return TOP if self.calls else HEAD_ONLY
+
+    schedule = FreezeSchedule(guard(Growing(), "policy 'mine'"), STAGES, 5)
+    with pytest.raises(PluginError, match=r"'mine': plan returned different plans for epoch 1 "):
+        for epoch in range(5):
+            schedule.unfrozen_at(epoch)
+
+
+def test_each_epoch_of_a_long_run_asks_for_a_few_plans_only() -> None:
     policy = ByTheLastMetric()
     schedule, history = FreezeSchedule(policy, STAGES, 50), []
     for epoch in range(50):
         schedule.unfrozen_at(epoch, history)
         schedule.unfrozen_at(epoch, history)
         history.append({"m": epoch % 2})
-    assert policy.calls == 2 * 50  # a plan is asked for twice, and must be the same
+    assert policy.calls == 2 * (50 + 2 * 50)  # its own plan and the first, each twice
 
 
 @pytest.mark.parametrize("policy", [lambda stages, progress: TOP, Fixed, "lp-ft", None])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from siamkit.interfaces import Event
 from siamkit.runs.directory import RunDir
@@ -102,3 +105,41 @@ def test_a_listener_that_fails_ends_the_run_and_ctrl_c_ends_it_everywhere(tmp_pa
     ):
         with pytest.raises(error):
             emitter(RunDir(tmp_path), listeners, observers)("step_done", {})
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("place", ["listener", "observer"])
+def test_the_working_directory_and_gradients_stay_as_they_were(
+    place: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("run").mkdir()
+
+    def moves(event: Event) -> None:
+        os.chdir(tmp_path / "away")
+        torch.set_grad_enabled(False)
+        if fails:
+            raise ValueError("no network")
+
+    first = ([moves], []) if place == "listener" else ([], [moves])
+    emit = emitter(RunDir(Path("run")), *first)
+    with torch.enable_grad():
+        for _ in range(2):
+            with contextlib.suppress(ValueError):
+                emit("notice", {"text": "hello"})
+            assert torch.is_grad_enabled()
+            assert Path.cwd() == tmp_path / "work"
+    assert Path("run/events.jsonl").is_file() and not any((tmp_path / "away").iterdir())
+
+
+def test_events_go_on_in_a_working_directory_that_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    heard: list[str] = []
+    emitter(RunDir(tmp_path), [lambda event: heard.append(event.name)], [])("notice", {})
+    assert heard == ["notice"]
