@@ -32,7 +32,7 @@ from siamkit.training.build import Setup, build
 from siamkit.training.exactness import obstacle
 from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
-from siamkit.training.loading import engine_of, load_sets
+from siamkit.training.loading import decider_of, load_sets
 from siamkit.training.quantize import INT8, forecast_of_int8
 from siamkit.training.requirements import head_notices, without_classes
 from siamkit.training.step_memory import predictor
@@ -292,12 +292,12 @@ def measurements(
         if name == "notice":
             notify(data["text"])
 
-    engine = engine_of(setup, sets, visits, Reports(emit, lambda: None))
+    decider = decider_of(setup, sets, visits, Reports(emit, lambda: None))
     records = []
     for number, phase in enumerate(phases):
         (progress or _silent)("measuring", number, len(phases))
         setup.controller.apply(phase.plan)
-        decided = engine.decide(range(phase.start_epoch, phase.end_epoch))
+        decided = decider.decide(range(phase.start_epoch, phase.end_epoch))
         if not isinstance(decided, PhaseDecision):
             decided.close()
             decided = decided.decision(None)

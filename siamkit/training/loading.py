@@ -17,7 +17,7 @@ from siamkit.data.rowkeys import FileDigest, RowKeys
 from siamkit.data.splits import Splits
 from siamkit.data.views import EvalView, TrainView
 from siamkit.engine.cache.layout import default_root
-from siamkit.engine.execution import Engine
+from siamkit.engine.deciding import Decider
 from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN
 from siamkit.training.build import Setup
@@ -128,8 +128,10 @@ def load_sets(
     return result
 
 
-def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports: Reports) -> Engine:
-    """Return the engine of a run.
+def decider_of(
+    setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports: Reports
+) -> Decider:
+    """Return what decides how the phases of a run are computed.
 
     Args:
         setup: The parts of the run.
@@ -165,4 +167,4 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         if settings.cache == "auto":
             # One run never reads its rows twice, but the next one on these images will.
             settings = replace(settings, cache="always")
-    return Engine(setup.controller, inputs, late, visits, settings, reports, identity)
+    return Decider(setup.controller, inputs, late, visits, settings, reports, identity)

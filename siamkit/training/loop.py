@@ -10,6 +10,7 @@ from typing import Any
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
 from siamkit.engine.decision import PhaseDecision
+from siamkit.engine.execution import Engine
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
 from siamkit.errors import Interrupted
@@ -26,7 +27,7 @@ from siamkit.training.epoch import EpochTrainer
 from siamkit.training.forecast import forecast
 from siamkit.training.heads import Heads
 from siamkit.training.late_sets import stocked
-from siamkit.training.loading import PROBE, SOLVE, TEST, VAL, engine_of, load_sets
+from siamkit.training.loading import PROBE, SOLVE, TEST, VAL, decider_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.signals import StopRequest
@@ -82,7 +83,8 @@ class Trainer:
         )
         visits = sum(len(part.images) for step in self.epoch.steps() for part in step)
         visits *= 1 + setup.loss.second_view
-        self.engine = engine_of(setup, self.sets, visits, Reports(emit, self._stop_if_asked))
+        reports = Reports(emit, self._stop_if_asked)
+        self.engine = Engine(decider_of(setup, self.sets, visits, reports))
         self.heads = Heads(self.scorer, self.engine, self.sets)
         self.execution: Execution | None = None
         self.fresh = True

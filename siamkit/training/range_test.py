@@ -37,7 +37,7 @@ from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss
 from siamkit.training.build import Setup, build_optimizer
 from siamkit.training.exactness import cuts_batches, not_exact, obstacle
 from siamkit.training.fitting import fitting_pass, free_memory, halved_pass
-from siamkit.training.loading import SECOND, SOLVE, engine_of, load_sets
+from siamkit.training.loading import SECOND, SOLVE, decider_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, rates, set_rates, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive
@@ -241,7 +241,7 @@ class _Test:
         self.sets = {name: part for name, part in every.items() if part.trains or name == SOLVE}
         self.names = [TRAIN, SECOND] if setup.loss.second_view else [TRAIN]
         visits = sum(len(part.images) for step in planned for part in step) * len(self.names)
-        self.engine: Engine = engine_of(setup, self.sets, visits, reports)
+        self.engine = Engine(decider_of(setup, self.sets, visits, reports))
         # Every step uses the view of the phase's first epoch, which a training then finds cached.
         self.epoch = epoch
         entered = self.engine.enter(range(epoch, epoch + 1))

@@ -261,7 +261,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(
     fit(run_values(**CACHED, run_dir=str(tmp_path / "before")))  # all rows would be there
     monkeypatch.setattr("siamkit.engine.cache.budget.os.access", lambda *_: False)
     monkeypatch.setattr("siamkit.engine.planner.WORTHWHILE", -1e9)
-    monkeypatch.setattr("siamkit.engine.execution.PhaseCache", None)
+    monkeypatch.setattr("siamkit.engine.deciding.PhaseCache", None)
     values = run_values(**{**CACHED, "engine": {"cache": "auto"}})
     (decided,) = of(fit(values), "engine")
     assert decided["mode"] == "live" and "not writable" in decided["reason"]
@@ -285,10 +285,10 @@ def test_a_kernel_that_is_gone_is_told_on_resuming(
     def onnx(*args: Any, **options: Any) -> Any:
         return right(*args, **{**options, "wanted": "onnxruntime"})
 
-    monkeypatch.setattr("siamkit.engine.execution.choose", onnx)
+    monkeypatch.setattr("siamkit.engine.deciding.choose", onnx)
     with pytest.raises(Killed):
         api.fit(values, listeners=[kill])
-    monkeypatch.setattr("siamkit.engine.execution.choose", right)
+    monkeypatch.setattr("siamkit.engine.deciding.choose", right)
     monkeypatch.setattr(
         "siamkit.engine.kernels.onnxruntime.missing", lambda device: "onnx not installed"
     )

@@ -1,4 +1,4 @@
-"""The engine of a run: its settings, and the image sets that it gets."""
+"""What decides how a run is computed: its settings, and the image sets that it gets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from siamkit import api
 from siamkit.engine.settings import EngineSettings
 from siamkit.training import loading
-from siamkit.training.loading import PROBE, SECOND, SOLVE, TEST, TRAIN, VAL, engine_of
+from siamkit.training.loading import PROBE, SECOND, SOLVE, TEST, TRAIN, VAL, decider_of
 
 SETS: Any = {name: f"the set {name}" for name in (TRAIN, VAL, PROBE, SECOND)}
 
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the arguments of the engine that a config gives."""
-    monkeypatch.setattr(loading, "Engine", lambda *given: SimpleNamespace(
+    """Return the arguments of the decider that a config gives."""
+    monkeypatch.setattr(loading, "Decider", lambda *given: SimpleNamespace(
         inputs=given[1], late=given[2], visits=given[3], settings=given[4], identity=given[6]
     ))  # fmt: skip
 
@@ -32,7 +32,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Any:
                 head=SimpleNamespace(computed=computed),
             ),
         )  # fmt: skip
-        return engine_of(setup, sets, 7, None)  # type: ignore[arg-type]
+        return decider_of(setup, sets, 7, None)  # type: ignore[arg-type]
 
     return make
 

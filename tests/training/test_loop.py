@@ -32,7 +32,8 @@ def test_the_visits_of_an_epoch_count_each_view(
     for name in ("load_sets", "Scorer", "Heads", "forecast", "batch_notices"):
         monkeypatch.setattr(loop, name, lambda *_: ())
     monkeypatch.setattr(loop, "EpochTrainer", Epoch)
-    monkeypatch.setattr(loop, "engine_of", lambda setup, sets, count, reports: asked.append(count))
+    monkeypatch.setattr(loop, "decider_of", lambda setup, sets, count, reports: asked.append(count))
+    monkeypatch.setattr(loop, "Engine", lambda decider: None)
     setup: Any = SimpleNamespace(
         config=SimpleNamespace(train=SimpleNamespace(checkpoint_interval=None)),
         loss=SimpleNamespace(second_view=second_view),
