@@ -348,16 +348,16 @@ def test_networks_of_other_kinds_train_as_the_whole_network_does(
 def test_the_prefix_is_timed_precisely_unless_the_cache_holds_all_rows(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from siamkit.engine import execution
+    from siamkit.engine import deciding
 
     asked: list[bool] = []
-    right = execution.time_parts
+    right = deciding.time_parts
 
     def watched(*given: Any, precisely: bool) -> Any:
         asked.append(precisely)
         return right(*given, precisely=precisely)
 
-    monkeypatch.setattr(execution, "time_parts", watched)
+    monkeypatch.setattr(deciding, "time_parts", watched)
     net = Branching("nothing")
     for number, cache in enumerate(("off", "always", "always")):
         fit_object(net, image_folder, tmp_path / f"run-{number}", 1, cache=cache)
