@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -263,6 +265,17 @@ def test_a_step_that_overflows_in_fp16_updates_nothing_and_the_next_ones_do() ->
     assert overflows[0] and not overflows[-1]
     assert scales == sorted(scales, reverse=True) and scales[-1] < scales[0]
     assert not all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
+
+
+@pytest.mark.parametrize(("scale", "ends"), [(2.0, False), (1.0, False), (0.5, True)])
+def test_gradients_that_overflow_without_a_scale_end_the_run(scale: float, ends: bool) -> None:
+    stepper = make(precision="fp16")
+    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    stepper.net.linear.weight.register_hook(lambda grad: grad * math.inf)
+    expected = pytest.raises(NonFiniteError, match="the gradient is not finite")
+    with expected if ends else nullcontext():
+        stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
+    assert stepper.overflowed and stepper.scaler.get_scale() == (scale if ends else scale / 2)
 
 
 def test_a_step_in_fp16_that_failed_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
