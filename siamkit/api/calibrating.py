@@ -11,7 +11,7 @@ from siamkit.checks import whole_number
 from siamkit.config import DataConfig, calibration_config
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
-from siamkit.data.opening import load_data, unseen_images
+from siamkit.data.load import load_data, unseen_images
 from siamkit.errors import DataError
 from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder

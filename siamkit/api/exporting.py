@@ -19,7 +19,7 @@ from siamkit.config import SAMPLE, decisive
 from siamkit.config.base import expanded
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.errors import DataError
 from siamkit.files import path_of, require_unicode, write_atomic
 from siamkit.inference.export.card import graph_card, quality_section

@@ -12,8 +12,8 @@ from siamkit.checks import require_unused
 from siamkit.data.alike_names import alike_notices
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.inputs import is_file, samples_of
+from siamkit.data.load import load_data, unseen_images
 from siamkit.data.memory import Item, content_of, items_of
-from siamkit.data.opening import load_data, unseen_images
 from siamkit.data.overlap import Image
 from siamkit.errors import ConfigError
 from siamkit.files import path_of

@@ -12,9 +12,10 @@ from siamkit.config import RunConfig
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet, together
 from siamkit.data.memory import TABLE, Item, root_of, write_items
-from siamkit.data.opening import left_out_notice, open_source, usable
+from siamkit.data.opening import open_source
 from siamkit.data.sources import Source
 from siamkit.data.splits import HoldOut, require_queries
+from siamkit.data.usability import left_out_notice, usable
 from siamkit.errors import DataError
 from siamkit.files import is_there
 from siamkit.spelling import command

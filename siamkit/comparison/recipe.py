@@ -29,8 +29,10 @@ from siamkit.comparison.work import Watch
 from siamkit.config import RunConfig
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
-from siamkit.data.opening import load_data, open_source, usable
+from siamkit.data.load import load_data
+from siamkit.data.opening import open_source
 from siamkit.data.splits import Splits
+from siamkit.data.usability import usable
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted
 from siamkit.files import is_there
 from siamkit.json_files import read_sealed

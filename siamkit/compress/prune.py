@@ -23,7 +23,7 @@ from siamkit.compress.rounds import (
 )
 from siamkit.compress.shrink import Shrunk, operations
 from siamkit.config import RunConfig
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.errors import CheckpointError
 from siamkit.freezing.memory import probe_images
 from siamkit.inference.export.quality import EER, MAP, RETRIEVAL, metrics_of

@@ -12,16 +12,11 @@ from typing import Any
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Contents, Group, OnProgress, counted, no_progress
-from siamkit.data.opening import (
-    Usable,
-    left_out_notice,
-    may_skip,
-    open_source,
-    root_hint,
-    split,
-)
+from siamkit.data.load import split
+from siamkit.data.opening import open_source
 from siamkit.data.preparation import CHECKED, decoding_of, preparation
 from siamkit.data.sources import Source
+from siamkit.data.usability import Usable, left_out_notice, may_skip, root_hint
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding
 from siamkit.portable.folders import briefly

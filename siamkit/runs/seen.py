@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet, Sample
-from siamkit.data.opening import load_data, open_source, split, unseen_images
+from siamkit.data.load import load_data, split, unseen_images
+from siamkit.data.opening import open_source
 from siamkit.data.overlap import Content, Image, found_in
 from siamkit.data.splits import Splits
 from siamkit.errors import SiamkitError

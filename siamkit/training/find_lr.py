@@ -10,7 +10,7 @@ from typing import Any
 
 from siamkit.checks import whole_number
 from siamkit.config import DEFAULT_RATE, RunConfig
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.data.splits import Splits
 from siamkit.engine.settings import Reports
 from siamkit.errors import ConfigError

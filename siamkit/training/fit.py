@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.config import RESUMABLE, SAMPLE, Layer, RunConfig, flat, resolve
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.data.splits import Splits
 from siamkit.engine.settings import Emit
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from siamkit.config import SAMPLE, RunConfig
-from siamkit.data.opening import load_data, names_tuples
+from siamkit.data.load import load_data
+from siamkit.data.opening import names_tuples
 from siamkit.engine.boundary import find_boundaries
 from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision

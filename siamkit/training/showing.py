@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from siamkit.config import RunConfig
+from siamkit.data.load import load_data
 from siamkit.data.loader import ViewDataset
-from siamkit.data.opening import load_data
 from siamkit.data.originals import original
 from siamkit.data.showing import Showing, ShownImage, picture
 from siamkit.data.telling import Traits, telling

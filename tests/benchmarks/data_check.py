@@ -19,7 +19,7 @@ from PIL import Image
 START = """
 import sys
 from siamkit.config import DataConfig
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 print(load_data(DataConfig(path=sys.argv[1]), 0).how)
 """
 

@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from siamkit.config import DataConfig
-from siamkit.data.opening import load_data
-from siamkit.data.splits import HoldOut, held_out
+from siamkit.data.images import ImageSet, Sample
+from siamkit.data.load import load_data
+from siamkit.data.splits import HoldOut, held_out, split_groups
 from siamkit.errors import DataError
 
 TWO = {"a": 2, "b": 2}
@@ -208,3 +211,40 @@ def test_the_home_folder_may_be_abbreviated(make_images, tmp_path, monkeypatch):
     make_images({f"class{i}": 2 for i in range(4)})
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(load("~/images").train) == 4
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+choices = st.builds(
+    HoldOut, st.floats(0.05, 0.95), st.integers(0, 99), st.none() | st.integers(2, 5)
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=4, max_size=60), choices)
+def test_no_group_is_ever_on_both_sides(rows: list[tuple[int, int]], choice: HoldOut) -> None:
+    classes = sorted({f"c{label}" for label, _ in rows})
+    samples = tuple(
+        Sample(Path(str(i)), classes.index(f"c{label}"), str(i))
+        for i, (label, _) in enumerate(rows)
+    )
+    groups = [f"g{group}" for _, group in rows]
+    try:
+        train, val, _ = split_groups(ImageSet(samples, tuple(classes)), groups, "data", choice)
+    except DataError:
+        return
+    sides = [{groups[int(key)] for key in names(images)} for images in (train, val)]
+    assert not sides[0] & sides[1]
+    assert sides[0] and sides[1]
+    assert len(train) + len(val) == len(rows)
+
+
+@given(st.sets(st.text(max_size=5), min_size=4, max_size=30), st.integers(2, 6), st.integers(0, 9))
+def test_folds_hold_each_name_out_once(names: set[str], folds: int, seed: int) -> None:
+    if folds > len(names) // 2:
+        with pytest.raises(DataError, match=f"allowed: up to {len(names) // 2}"):
+            HoldOut(0.5, seed, folds, 0).of(names, least=2)
+        return
+    parts = [HoldOut(0.5, seed, folds, fold).of(names, least=2) for fold in range(folds)]
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert min(map(len, parts)) >= 2

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from siamkit.data import tuple_splits
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.splits import HoldOut
 from siamkit.data.tuple_splits import split_tuples
+from siamkit.errors import DataError
 
 
 def pairs_of(count: int) -> ImageSet:
@@ -45,3 +48,49 @@ def test_the_first_kind_of_at_least_half_the_intended_size_is_used(
     assert how.startswith(chosen) and notices == []
     assert len(val.tuples or ()) == units[chosen]
     assert len(train.tuples or ()) == 40 - units[chosen]
+
+
+choices = st.builds(
+    HoldOut, st.floats(0.05, 0.95), st.integers(0, 99), st.none() | st.integers(2, 5)
+)
+
+
+ends = st.integers(0, 25)
+
+
+@given(
+    st.lists(
+        st.tuples(ends, ends, st.booleans()),
+        min_size=2,
+        max_size=60,
+        unique_by=lambda r: frozenset(r[:2]),
+    ),
+    choices,
+    st.none() | st.lists(st.integers(0, 5), min_size=60, max_size=60),
+)
+def test_no_image_of_a_pair_is_ever_on_both_sides(
+    rows: list[tuple[int, int, bool]], choice: HoldOut, groups: list[int] | None
+) -> None:
+    rows = [row for row in rows if row[0] != row[1]]
+    used = sorted({end for row in rows for end in row[:2]})
+    number = {end: i for i, end in enumerate(used)}
+    samples = tuple(Sample(Path(str(e)), i, f"{e:02d}") for i, e in enumerate(used))
+    pairs = Tuples(
+        tuple((number[a], number[b]) for a, b, _ in rows), tuple(same for _, _, same in rows)
+    )
+    images = ImageSet(samples, tuple(f"{e:02d}" for e in used), pairs)
+    named = None if groups is None else [f"g{g}" for g in groups[: len(rows)]]
+    try:
+        train, val, _, notices = split_tuples(images, named, "data", choice)
+    except DataError:
+        return
+    assert not {s.key for s in train.samples} & {s.key for s in val.samples}
+    for side in (train, val):
+        assert any(side.tuples.same) and not all(side.tuples.same)
+    left_out = len(rows) - len(train.tuples) - len(val.tuples)
+    assert bool(left_out) == bool(notices)
+    # Each pair still is the pair it was.
+    said = {frozenset((f"{a:02d}", f"{b:02d}")): s for a, b, s in rows}
+    for side in (train, val):
+        for (a, b), s in zip(side.tuples.rows, side.tuples.same, strict=True):
+            assert said[frozenset((side.samples[a].key, side.samples[b].key))] == s

@@ -19,7 +19,7 @@ from siamkit import api
 from siamkit.api.galleries import build_index, embed
 from siamkit.config import decisive
 from siamkit.data.digest import digest
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.errors import CheckpointError, DataError, ResourceError, SiamkitError
 from siamkit.json_files import parsed, read_json, unsealed, write_json
 from siamkit.report.html.gather import gather

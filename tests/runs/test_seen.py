@@ -18,7 +18,7 @@ from siamkit import api
 from siamkit.config import DataConfig
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
-from siamkit.data.opening import unseen_images
+from siamkit.data.load import unseen_images
 from siamkit.errors import DataError
 from siamkit.portable.calibration import Provenance
 from siamkit.report.html.context import _seen_note

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from siamkit import api
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.errors import CheckpointError
 from siamkit.training.begin import FIRST, begin
 

@@ -12,7 +12,7 @@ import torch
 
 from siamkit import api
 from siamkit.api.entries import registries
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.engine.settings import Reports
 from siamkit.errors import ConfigError
 from siamkit.freezing.schedule import History

@@ -19,8 +19,8 @@ from torch import nn
 import siamkit
 from siamkit import api
 from siamkit.config import DataConfig
+from siamkit.data.load import load_data
 from siamkit.data.loader import Loader, ViewDataset
-from siamkit.data.opening import load_data
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PluginError
 from siamkit.json_files import read_sealed, unsealed, write_sealed

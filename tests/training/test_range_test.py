@@ -19,7 +19,7 @@ from siamkit import api
 from siamkit.api.entries import registries
 from siamkit.config import TrainConfig
 from siamkit.data.images import ImageSet, Tuples, image_set_of
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.data.splits import Splits
 from siamkit.engine.execution import Engine
 from siamkit.engine.settings import Reports

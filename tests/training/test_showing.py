@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from siamkit.api import load_config, registries
-from siamkit.data.opening import load_data
+from siamkit.data.load import load_data
 from siamkit.data.showing import picture
 from siamkit.data.views import EvalView
 from siamkit.engine.sources import TRAIN

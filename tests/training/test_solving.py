@@ -13,8 +13,8 @@ import torch
 
 import siamkit
 from siamkit import api
+from siamkit.data.load import load_data
 from siamkit.data.loader import ViewDataset
-from siamkit.data.opening import load_data
 from siamkit.data.views import EvalView
 from siamkit.errors import ConfigError
 from siamkit.model.closed_form import wccn
