@@ -214,18 +214,19 @@ def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
     """
     from siamkit.freezing.proof import require_unchanged  # imports torch, which readers don't need
 
+    # A frozen buffer that is not persistent has a fingerprint, but is in no file.
+    held = {n: digest for n, digest in checkpoint.frozen.items() if n in checkpoint.model}
     tensors = {
         _MODEL: {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen},
         _OPTIMIZER: checkpoint.optimizer,
     }
     linked = twin and _linked(twin, folder)
     if not linked:
-        tensors[_FROZEN] = {n: t for n, t in checkpoint.model.items() if n in checkpoint.frozen}
+        tensors[_FROZEN] = {name: checkpoint.model[name] for name in held}
     with ThreadPoolExecutor(len(tensors) + 1) as pool:
         if linked and not checkpoint.proven:
-            proof = pool.submit(
-                require_unchanged, checkpoint.model, checkpoint.frozen, f"checkpoint {folder.name}"
-            )
+            when = f"checkpoint {folder.name}"
+            proof = pool.submit(require_unchanged, checkpoint.model, held, when)
         else:
             proof = None
         digests = dict(pool.map(lambda name: (name, _saved(tensors[name], folder / name)), tensors))

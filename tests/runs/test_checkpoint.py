@@ -113,6 +113,15 @@ def test_a_changed_tensor_is_not_hidden_by_an_older_file(tmp_path: Path) -> None
     publish(tmp_path, "epoch-3", replace(good, proven=True), best=None, keep=9)
 
 
+def test_a_frozen_buffer_that_no_file_holds_is_no_tensor_that_is_gone(tmp_path: Path) -> None:
+    made = make(1)
+    made = replace(made, frozen={**made.frozen, "not persistent": "its fingerprint"})
+    for i in range(1, 4):
+        publish(tmp_path, f"epoch-{i}", made, best=None, keep=9)
+    saved = load(tmp_path / "epoch-3")
+    assert saved.frozen == made.frozen and saved.model.keys() == made.model.keys()
+
+
 def test_a_checkpoint_whose_replacement_was_killed_is_put_back(tmp_path: Path) -> None:
     publish(tmp_path, "epoch-1", make(1), best="epoch-1")
     place = tmp_path / ".siamkit-0123456789abcdef"
