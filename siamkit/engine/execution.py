@@ -99,7 +99,7 @@ class Engine:
             return self.prepare(self.enter(rest, again), epoch)
         if reason is None:
             return execution
-        self.reports.emit("notice", {"text": reason})
+        self.reports.emit("notice", {"text": f"{reason}: this phase runs without the cache"})
         short = "the cache differs from the network"
         return self.enter(rest, execution.decision.falling_back("live", short))
 
@@ -175,22 +175,34 @@ class Engine:
     def _trains(self, name: str) -> bool:
         return name in self.inputs and self.inputs[name].trains
 
-    def stock(self, execution: Execution, name: str) -> None:
+    def stock(self, execution: Execution, name: str) -> str | None:
         """Compute and store the rows of a late set that the cache lacks, if the phase is cached.
 
         Args:
             execution: The execution of the phase, prepared for an epoch.
             name: The name of the set.
 
+        Returns:
+            The reason why the rows cannot be used, or None.
+
         Raises:
             OverflowInCache: A value is too large for the type of the rows.
+            ResourceError: The disk is full, or the cache would exceed its size.
         """
         phase = execution.parts
-        if phase is not None and phase.plan.mode == "cached":
-            self._stock(execution, phase, 0, (name,))
+        if phase is None or phase.plan.mode != "cached":
+            return None
+        # The planner only counted what every epoch reads.
+        return self._stock(execution, phase, 0, (name,), strict=True)
 
     def _stock(
-        self, execution: Execution, phase: CutPhase, view: int, names: Iterable[str]
+        self,
+        execution: Execution,
+        phase: CutPhase,
+        view: int,
+        names: Iterable[str],
+        *,
+        strict: bool = False,
     ) -> str | None:
         """Compute the missing rows of some sets, and pass the sets' rows to the sources.
 
@@ -199,6 +211,7 @@ class Engine:
             phase: The parts of the execution.
             view: The view of the sets that are trained on.
             names: The names of the sets.
+            strict: Whether to raise an error if the cache would exceed its size.
 
         Returns:
             The reason why the rows cannot be used, or None.
@@ -219,18 +232,19 @@ class Engine:
                 )
             kernel = phase.choice.kernel if absent and phase.choice else None
             try:
-                rows = cache.load(views, kernel, self.settings.budget)
+                rows = cache.load(views, kernel, self.settings.budget, strict=strict)
             except LookupError:  # another process evicted rows meanwhile
                 continue
             break
-        if TRAIN in rows and (absent or len(views) > 1):
-            apart = cache.discrepancy(view, rows[TRAIN])
+        # Rows may be of a network whose code differs in a way that their key does not show. The
+        # rows of sets that don't train are shown once, so a later view alone is not compared.
+        if absent or not all(map(self._trains, views)):
+            apart = cache.discrepancy(views, rows)
             if not apart <= cache.tolerance:
                 return (
                     f"the cached outputs in {self.settings.root} differ from the network's by "
                     f"{apart:.1e} of the largest value, more than the allowed "
-                    f"{cache.tolerance:.0e}: this phase runs without the cache "
-                    f"({command('cache clear')} empties it)"
+                    f"{cache.tolerance:.0e} ({command('cache clear')} empties the cache)"
                 )
         for name, v in views.items():
             sources[name].show(v, rows[name])

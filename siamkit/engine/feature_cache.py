@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -280,7 +281,7 @@ class FeatureCache:
 
         self._store.fill(
             keys, kernel, parts, self._budget,
-            keep=keys, strict=True,
+            keep=keys, strict="others",
             on_wait=lambda: _log.warning("another process fills %s; waiting for it", self._root),
             progress=progress or (lambda done, total: None),
         )  # fmt: skip
@@ -307,6 +308,9 @@ class FeatureCache:
     ) -> None:
         if computed:
             positions = sorted({computed[0], computed[-1]})
+            kept = np.setdiff1d(np.arange(len(rows)), computed)
+            if kept.size:  # they may be of earlier code, which differs in a way that no key shows
+                positions.append(int(kept[len(computed) * 7919 % kept.size]))
         else:
             self._reads += 1
             if self._reads & (self._reads - 1):  # not a power of two
@@ -328,7 +332,8 @@ class FeatureCache:
             f"{self._store.tolerance:.0e}; all rows of this prefix were removed from the cache",
             where=f"key {keys[positions[worst]]!r}",
             hint="anything that changes the pixels must change the key (file, preprocessing, "
-            "view), and 'load' must always return the same image for a key",
+            "view), 'load' must always return the same image for a key, and the network must not "
+            "read variables outside of it that change",
         )
 
 

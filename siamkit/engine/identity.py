@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from inspect import unwrap
+from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -15,7 +17,11 @@ from torch import Tensor, nn
 from siamkit.engine.cutting import Cut
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.machine import this_machine
-from siamkit.model.names import named_modules, parent, submodule
+from siamkit.model.names import join, named_modules, parent, submodule
+from siamkit.model.undisturbed import attributes
+
+_KNOWN = ("torch", "builtins")
+"""Packages whose version says what their code does."""
 
 
 def describe(
@@ -23,7 +29,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return, as JSON values, what determines a cached row apart from the image and its view.
 
-    These are the prefix's weights, buffers, structure and boundary, and the arithmetic.
+    These are the prefix's weights, buffers, structure, code and boundary, and the arithmetic.
 
     Args:
         controller: The controller that froze the network.
@@ -46,6 +52,7 @@ def describe(
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),
         "structure": structure.hexdigest(),
+        "code": code_of(cut.net, boundary.names),
         "numerics": numerics,
     }
 
@@ -99,36 +106,78 @@ def describe_network(cut: Cut, image: Tensor) -> dict[str, Any]:
         "backbone": type(cut.net).__name__,
         "image": list(image.shape[1:]),
         "image_size": list(image.shape[-2:]),
-        "code": _code(cut),
     }
 
 
-def _code(cut: Cut) -> str:
-    """Return a hash of the source code of the prefix's classes and of the modules around them.
+def code_of(net: nn.Module, names: Iterable[str]) -> str:
+    """Return a hash of the code of some modules' classes, and of the modules' attributes.
 
-    The prefix's structure is compared by the modules' reprs, which an edited forward leaves as
-    they are.
+    Modules are compared by their reprs elsewhere, which an edited forward, another activation
+    function or another factor in it leaves as they are. The hash covers the compiled methods, and
+    attributes that are plain values or functions; of the modules, those inside, and those around
+    them.
+
+    Args:
+        net: The network.
+        names: The names of the modules.
     """
-    names = set(cut.boundary.names)
-    for name in cut.boundary.names:
-        names |= {f"{name}.{inner}" for inner, _ in named_modules(submodule(cut.net, name))}
+    every = set(names)
+    for name in names:
+        every |= {join(name, inner) for inner, _ in named_modules(submodule(net, name))}
         while name:
             name = parent(name)
-            names.add(name)
-    classes = {type(submodule(cut.net, name.rstrip("."))) for name in names}
+            every.add(name)
+    modules = {name: submodule(net, name) for name in sorted(every)}
     digest = hashlib.sha256()
-    for kind in sorted(classes, key=_qualified):
-        if kind.__module__.partition(".")[0] != "torch":
-            digest.update(f"{_qualified(kind)}\n{_source(kind)}\n".encode(errors="replace"))
+    for kind in sorted({type(module) for module in modules.values()}, key=_qualified):
+        digest.update(f"{_qualified(kind)} {_methods(kind)}\n".encode(errors="replace"))
+    for name, module in modules.items():
+        # Those of siamkit's own modules around the prefix say how its output is used.
+        own = _package(type(module)) == "siamkit"
+        for key, value in () if own else sorted(attributes(module).items()):
+            digest.update(f"{name}.{key}={_told(value)}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 
-def _qualified(kind: type[nn.Module]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _told(value: Any) -> str:
+    """Return a text for an attribute, which is the same in every process."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_told, value))}]"
+    if isinstance(value, bool | int | float | str | None):
+        return repr(value)
+    if isinstance(value, partial):
+        return _told((value.func, *value.args, *sorted(value.keywords.items())))
+    if isinstance(value, FunctionType):
+        return f"{_qualified(value)} {_compiled(value.__code__)}"
+    return _qualified(value if isinstance(value, type | BuiltinFunctionType) else type(value))
 
 
-def _source(kind: type[nn.Module]) -> str:
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):  # defined in an interactive session
-        return ""
+def _qualified(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _methods(kind: type) -> str:
+    """Return the compiled methods of a class and its bases; torch's are known by its version."""
+    texts = []
+    for base in kind.__mro__:
+        for name, member in sorted(vars(base).items() if _package(base) not in _KNOWN else ()):
+            inside = member.fget if isinstance(member, property) else unwrap(member)
+            if isinstance(inside, FunctionType):
+                texts.append(f"{name} {_compiled(inside.__code__)}")
+    return "\n".join(texts)
+
+
+def _compiled(code: CodeType) -> str:
+    constants = []
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            constants.append(_compiled(value))
+        else:  # the order of a set differs between processes
+            constants.append(
+                repr(sorted(value, key=repr) if isinstance(value, frozenset) else value)
+            )
+    return f"{code.co_code.hex()} {code.co_names} {', '.join(constants)}"

@@ -13,7 +13,7 @@ from siamkit.engine.cutting import Cut
 from siamkit.engine.kernels import Kernel, kernel_class
 from siamkit.engine.prefix_store import Loaded, PrefixStore
 from siamkit.engine.settings import Emit, EngineSettings, Reports
-from siamkit.engine.sources import TRAIN, Inputs
+from siamkit.engine.sources import Inputs
 
 _PROGRESS = 1.0  # seconds between two reports of a fill
 
@@ -27,7 +27,7 @@ class PhaseCache:
     Args:
         description: Everything but the image and view that determines a row; see
             :func:`siamkit.engine.identity.describe`.
-        inputs: The sets of inputs to cache; :data:`TRAIN` among them.
+        inputs: The sets of inputs to cache.
         cut: The cut network.
         shape: The shape of the prefix's output for one image.
         dtype: The type of the rows.
@@ -84,16 +84,24 @@ class PhaseCache:
         """
         return len(self._store.missing(self._keys(views)))
 
-    def load(self, views: Mapping[str, int], kernel: Kernel | None, budget: int) -> dict[str, Rows]:
+    def load(
+        self,
+        views: Mapping[str, int],
+        kernel: Kernel | None,
+        budget: int,
+        *,
+        strict: bool = False,
+    ) -> dict[str, Rows]:
         """Return the rows of some views, one per image, computing missing ones first.
 
         Args:
             views: The view of each image set, by the set's name.
             kernel: Runs the prefix; None if no row is missing.
             budget: Bytes that the cache may take.
+            strict: Whether to raise an error if the rows in use and the new ones take more.
 
         Raises:
-            ResourceError: The disk is full; computed rows are kept.
+            ResourceError: The disk or (with ``strict``) the budget is full; computed rows are kept.
             OverflowInCache: A value is too large for the type of the rows.
             DataError: An image cannot be read, or changed after the phase began.
         """
@@ -106,6 +114,7 @@ class PhaseCache:
                 lambda missing: self._images(views, missing, kernel.batch_size),
                 budget,
                 keep=self._wanted,
+                strict="yes" if strict else "no",
                 on_wait=lambda: self._emit("notice", waiting),
                 check=self._check,
                 progress=_Progress(self._emit),
@@ -113,17 +122,21 @@ class PhaseCache:
         self._pass_on_notices()
         return {name: self._store.rows(self.inputs[name].keys(v)) for name, v in views.items()}
 
-    def discrepancy(self, view: int, rows: Rows) -> float:
+    def discrepancy(self, views: Mapping[str, int], rows: Mapping[str, Rows]) -> float:
         """Return the relative difference between cached rows and the network's current output.
 
+        The first and the last row of each image set are compared.
+
         Args:
-            view: A view of the training images.
-            rows: The rows of this view; the first and the last are compared.
+            views: The view of each image set, by the set's name.
+            rows: The rows of these views, by the set's name.
         """
-        train = self.inputs[TRAIN]
-        ends = (0, len(rows) - 1)
-        images = torch.stack([train.example(index, view) for index in ends]).to(self._device)
-        return self._store.discrepancy(rows.gather(torch.tensor(ends)), images)
+        stored, images = [], []
+        for name, view in views.items():
+            ends = sorted({0, len(rows[name]) - 1})
+            stored.append(rows[name].gather(torch.tensor(ends)))
+            images += [self.inputs[name].example(index, view) for index in ends]
+        return self._store.discrepancy(torch.cat(stored), torch.stack(images).to(self._device))
 
     @property
     def tolerance(self) -> float:

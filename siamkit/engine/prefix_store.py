@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ Loaded = Generator[tuple[Sequence[int], Tensor], None, None]
 _ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """Largest allowed difference of a row from the network's output, relative to the output's largest
 value: the rounding to the row's type, and a margin for the arithmetic of other kernels."""
+
+
+Strict = Literal["no", "others", "yes"]
 
 
 class PrefixStore:
@@ -83,7 +86,7 @@ class PrefixStore:
         budget: int,
         *,
         keep: Sequence[bytes],
-        strict: bool = False,
+        strict: Strict = "no",
         on_wait: Callable[[], None] | None = None,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, total: None,
@@ -97,8 +100,8 @@ class PrefixStore:
             budget: Bytes that all stores may take together. Other stores and rows are evicted if
                 they would take more.
             keep: Keys whose rows are not evicted.
-            strict: Whether to raise an error if the budget is exceeded because other processes use
-                the stores that would be evicted.
+            strict: When to raise an error if the budget is exceeded although all rows that nobody
+                uses were evicted: never, if stores of others take a part of it, or always.
             on_wait: Called before waiting for another process that fills the store.
             check: Called regularly; may raise to stop.
             progress: Called with the number of computed rows and the number of rows to compute.
@@ -168,7 +171,7 @@ class PrefixStore:
         return self._store
 
     def _make_room(
-        self, fill: Fill, rows: int, budget: int, keep: Sequence[bytes], strict: bool
+        self, fill: Fill, rows: int, budget: int, keep: Sequence[bytes], strict: Strict
     ) -> None:
         """Evict other stores, and then other rows of this store, until the budget suffices."""
         needed = self.bytes_of(rows)
@@ -176,11 +179,12 @@ class PrefixStore:
         stores = list_stores(self._root)
         over = sum(store.bytes for store in stores) + needed - budget
         over -= fill.shed(keep, over)
-        used = sum(store.bytes for store in stores if store.digest != self._spec.digest)
-        if strict and used and over > 0:
+        others = any(store.bytes for store in stores if store.digest != self._spec.digest)
+        if over > 0 and (strict == "yes" or (strict == "others" and others)):
+            used = over + budget - needed
             raise ResourceError(
-                f"{plural(rows, 'new row')} need {data_size(needed)}, and other stores in use "
-                f"take {data_size(used)} of the budget of {data_size(budget)}",
+                f"{plural(rows, 'new row')} need {data_size(needed)}, and the rows in use take "
+                f"{data_size(used)} of the budget of {data_size(budget)}",
                 where=str(self._root),
                 hint="close other feature caches, or use a larger budget",
             )

@@ -28,10 +28,10 @@ def stocked(scorer: Scorer, engine: Engine, execution: Execution, name: str) -> 
     if not execution.decision.keeps_exact_rows or not scorer.is_intact(execution):
         return False
     try:
-        engine.stock(execution, name)
+        reason = engine.stock(execution, name)
     except ResourceError as error:
-        words = NAMES.get(name, name)
-        text = f"the {words} images are embedded without the cache: {error.what}"
+        reason = error.what
+    if reason is not None:
+        text = f"the {NAMES.get(name, name)} images are embedded without the cache: {reason}"
         scorer.emit("notice", {"text": text})
-        return False
-    return True
+    return reason is None

@@ -29,11 +29,19 @@ _RECORD, _GRAPH = "record.json", "graph.onnx"
 
 @dataclass(frozen=True)
 class MadeGraph:
-    """A graph with its record and its speeds."""
+    """A graph with its record and its speeds.
+
+    Attributes:
+        record: What was quantized, and how good it is.
+        graph: The graph, in ONNX.
+        speeds: The speeds of the part in float32 and in int8.
+        apart: How far its output was from the network's when it was made.
+    """
 
     record: Quantized
     graph: bytes
     speeds: Speeds
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +67,12 @@ class MadeGraphs:
             record = Quantized.from_json(values["record"], str(self._folder))
             graph = (self._folder / _GRAPH).read_bytes()
             speeds = Speeds(**values["speeds"])
+            apart = float(values["apart"])
             fresh = 0 <= time.time() - values["time"] < _OLD
-        except (SiamkitError, OSError, KeyError, TypeError, AttributeError):
+        except (SiamkitError, OSError, KeyError, TypeError, AttributeError, ValueError):
             return None
         whole = hashlib.sha256(graph).hexdigest() == record.graph
-        return MadeGraph(record, graph, speeds) if fresh and whole else None
+        return MadeGraph(record, graph, speeds, apart) if fresh and whole else None
 
     def write(self, made: MadeGraph) -> None:
         """Keep a graph, and remove the oldest ones. Nothing is kept if that is impossible."""
@@ -72,7 +81,10 @@ class MadeGraphs:
             with replacing(self._folder) as folder:
                 folder.mkdir()
                 (folder / _GRAPH).write_bytes(made.graph)
-                values = {"record": made.record.to_json(), "speeds": asdict(made.speeds)}
+                values = {
+                    "record": made.record.to_json(), "speeds": asdict(made.speeds),
+                    "apart": made.apart,
+                }  # fmt: skip
                 write_sealed(folder / _RECORD, {"time": time.time(), **values})
             folders = [f for f in self._folder.parent.iterdir() if not f.name.startswith(".")]
             newest = sorted(folders, key=lambda folder: -folder.stat().st_mtime)

@@ -85,7 +85,7 @@ def test_a_cache_that_differs_is_told_and_left(engine, monkeypatch) -> None:
     made = engine()
     calls = entering(made, monkeypatch, ["it differs"])
     found = made.prepare(running(phase()), 3)
-    assert made.told == ["it differs"]
+    assert made.told == ["it differs: this phase runs without the cache"]
     [(epochs, before)] = calls
     assert epochs == range(3, 6)
     assert (before.mode, before.reason) == ("live", "the cache differs from the network")
@@ -150,20 +150,23 @@ class Rows:
     def __init__(self, missing: int = 0, apart: float = 0.0, evicted: int = 0) -> None:
         self.missing, self.apart, self.evicted = missing, apart, evicted
         self.loads: list[tuple[dict[str, int], Any, int]] = []
-        self.compared: list[int] = []
+        self.compared: list[dict[str, int]] = []
 
     def absent(self, views: dict[str, int]) -> int:
         return self.missing
 
-    def load(self, views: dict[str, int], kernel: Any, budget: int) -> dict[str, Any]:
+    def load(
+        self, views: dict[str, int], kernel: Any, budget: int, *, strict: bool
+    ) -> dict[str, Any]:
         self.loads.append((views, kernel, budget))
+        self.strict = strict
         if len(self.loads) <= self.evicted:
             raise LookupError
         return {name: SimpleNamespace(nbytes=0, of=name) for name in views}
 
-    def discrepancy(self, view: int, rows: Any) -> float:
-        assert rows.of == "train"
-        self.compared.append(view)
+    def discrepancy(self, views: dict[str, int], rows: dict[str, Any]) -> float:
+        assert {name: row.of for name, row in rows.items()} == {name: name for name in views}
+        self.compared.append(views)
         return self.apart
 
 
@@ -208,13 +211,14 @@ def test_rows_that_another_process_evicts_are_loaded_again(engine) -> None:
     ("names", "missing", "compared"),
     [
         (("train",), 0, []),
-        (("train",), 1, [3]),
-        (("train", "val"), 0, [3]),
-        (("val", "test"), 1, []),
+        (("train",), 1, [{"train": 3}]),
+        (("train", "val"), 0, [{"train": 3, "val": 0}]),
+        (("val", "test"), 0, [{"val": 0, "test": 0}]),
+        (("test",), 1, [{"test": 0}]),
     ],
 )
-def test_rows_are_compared_when_a_phase_begins_and_when_some_are_new(
-    engine, names: tuple[str, ...], missing: int, compared: list[int]
+def test_rows_are_compared_when_a_phase_begins_or_some_are_new_or_a_set_is_read_late(
+    engine, names: tuple[str, ...], missing: int, compared: list[dict[str, int]]
 ) -> None:
     stocked(engine, cache := Rows(missing), names)
     assert cache.compared == compared
@@ -228,15 +232,20 @@ def test_rows_that_differ_from_the_network_are_not_shown(engine, apart: float, u
     assert (reason is None) == used and shown["train"] == (3 if used else -1)
     if apart == 0.02:
         assert "differ from the network's by 2.0e-02 of the largest value, more than" in reason
-        assert "the allowed 1e-02: this phase runs without the cache" in reason
+        assert "the allowed 1e-02 ('siamkit cache clear' empties the cache)" in reason
 
 
 @pytest.mark.parametrize(("mode", "count"), [("cached", 1), ("live", 0), (None, 0)])
 def test_a_late_set_is_stocked_in_a_cached_phase_only(engine, mode: str, count: int) -> None:
     made, asked = engine(), []
-    made._stock = lambda now, parts, view, names: asked.append((view, names))
-    made.stock(running(mode and phase(mode)), "test")
-    assert asked == [(0, ("test",))] * count
+
+    def stock(now: Any, parts: Any, view: int, names: tuple[str, ...], *, strict: bool) -> str:
+        asked.append((view, names, strict))
+        return "it differs"
+
+    made._stock = stock
+    found = made.stock(running(mode and phase(mode)), "test")
+    assert asked == [(0, ("test",), True)] * count and found == ("it differs" if count else None)
 
 
 @pytest.mark.parametrize(

@@ -164,9 +164,9 @@ def test_only_what_is_missing_is_loaded(made, tmp_path):
         cache.rows(keys * 2, lambda at: images([i % COUNT for i in at]),
                    progress=lambda *counts: done.append(counts))  # fmt: skip
         assert done[-1] == (8, 8)
-        # Eight rows, and the images that the check of rows takes: the first and the last row, and
-        # one whose key stands twice. The kernel was there already.
-        assert images.loaded - before <= 8 + 3
+        # Eight rows, and the images that the check of rows takes: the first and the last row, one
+        # that was there, and one whose key stands twice. The kernel was there already.
+        assert images.loaded - before <= 8 + 4
         before = images.loaded
         cache.rows(keys, images)
         cache.rows(keys, images)
@@ -372,6 +372,29 @@ def test_a_key_that_stands_for_another_image_is_noticed_and_its_row_removed(made
         rows = cache.rows(other.keys, other)
     with torch.no_grad():
         assert apart(rows[:], made.cut.prefix(other.all)) < 1e-3
+
+
+FACTOR = {"of the stem": 1.0}
+
+
+class Scaled(Net):
+    def forward(self, images):
+        return self.fc(
+            self.last(self.middle(FACTOR["of the stem"] * self.stem(images))).mean((2, 3))
+        )
+
+
+def test_rows_of_code_that_reads_another_value_are_noticed_beside_new_ones(tmp_path, monkeypatch):
+    few, all_ = range(8), range(COUNT)
+    with (made := Made(net=Scaled)).cache(tmp_path) as cache:
+        cache.rows([made.images.keys[i] for i in few], lambda at: made.images.all[at])
+    monkeypatch.setitem(FACTOR, "of the stem", 2.0)
+    with (made := Made(net=Scaled)).cache(tmp_path) as cache:
+        with pytest.raises(DataError, match=r"key 'image [0-7]': .*variables outside of it"):
+            cache.rows([made.images.keys[i] for i in all_], made.images)
+        rows = cache.rows(made.images.keys, made.images)
+    with torch.no_grad():
+        assert apart(rows[:], made.cut.prefix(made.images.all)) < 1e-3
 
 
 def test_images_that_are_drawn_at_random_are_noticed(made, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import siamkit
+from siamkit.engine.cache.budget import list_stores
 from siamkit.engine.execution import Engine
 from siamkit.errors import ResourceError
 from siamkit.runs.directory import RunDir
@@ -70,13 +72,16 @@ def test_a_second_run_computes_no_test_image_again(split_values: Values) -> None
     assert fills(events) == 0
 
 
-def test_without_room_on_the_disk_they_are_embedded_live(
-    split_values: Values, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fails", [True, False])
+def test_without_room_or_with_rows_that_differ_they_are_embedded_live(
+    split_values: Values, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     cached = siamkit.fit(split_values("cached"))
 
-    def stock(*_: object) -> None:
-        raise ResourceError("the disk is full")
+    def stock(*_: object) -> str:
+        if fails:
+            raise ResourceError("the disk is full")
+        return "the disk is full"
 
     monkeypatch.setattr(Engine, "stock", stock)
     events: list[siamkit.Event] = []
@@ -85,6 +90,26 @@ def test_without_room_on_the_disk_they_are_embedded_live(
     assert "the test images are embedded without the cache: the disk is full" in notices
     for name in ("untrained", "best"):
         assert result.metrics["test"][name] == pytest.approx(cached.metrics["test"][name], abs=1e-6)
+
+
+def test_the_cache_does_not_exceed_its_size_for_them(split_values: Values, tmp_path: Path) -> None:
+    def run(name: str, **engine: Any) -> tuple[list[str], int, Any]:
+        events: list[siamkit.Event] = []
+        where = {"cache": "always", "cache_dir": str(tmp_path / f"cache-{name}"), **engine}
+        result = siamkit.fit(split_values(name, engine=where), listeners=[events.append])
+        notices = [event.data["text"] for event in events if event.name == "notice"]
+        size = sum(store.bytes for store in list_stores(tmp_path / f"cache-{name}"))
+        return notices, size, result.metrics["test"]
+
+    _, whole, metrics = run("whole")
+    notices, size, same = run("small", cache_gb=(whole - 1) / 1e9)
+    assert size < whole
+    (told,) = {text for text in notices if "without the cache" in text}
+    assert re.match(
+        r"the test images are embedded without the cache: 12 new rows need .* of the", told
+    )
+    for name in ("untrained", "best"):
+        assert same[name] == pytest.approx(metrics[name], abs=1e-6)
 
 
 def test_a_run_that_is_resumed_at_its_end_embeds_them_alike(

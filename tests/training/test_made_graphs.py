@@ -17,7 +17,7 @@ from siamkit.training.speeds import Speeds
 
 GRAPH = b"a graph"
 RECORD = Quantized("body", (), (3, 5, 5), (4,), 7, hashlib.sha256(GRAPH).hexdigest(), {"a": 1})
-MADE = MadeGraph(RECORD, GRAPH, Speeds(0.2, 0.1))
+MADE = MadeGraph(RECORD, GRAPH, Speeds(0.2, 0.1), apart=0.03)
 
 
 def test_a_graph_is_kept_for_the_same_facts_only(tmp_path: Path) -> None:
@@ -50,6 +50,8 @@ def test_a_damaged_graph_is_not_used(tmp_path: Path) -> None:
         lambda values: values.update(record=[]),
         lambda values: values["record"].pop("graph"),
         lambda values: values["speeds"].update(float16=1.0),
+        lambda values: values.pop("apart"),
+        lambda values: values.update(apart="near"),
     ],
 )
 def test_a_record_of_another_form_is_not_used(tmp_path: Path, change: Any) -> None:
