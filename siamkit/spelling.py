@@ -9,6 +9,7 @@ A value in capitals, such as ``FILE``, is a placeholder that the user replaces.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,6 +54,9 @@ FlagOf = Callable[[str], str]
 """Returns the flag of a dotted config key, or the key itself if the key has no flag."""
 
 _flag_of: FlagOf | None = None
+
+_SPECIAL = re.compile(r"[\s'\"$&;|<>()`!#\\]")
+"""Characters for which a value is quoted, so that the user's shell takes it as one word."""
 
 
 @contextmanager
@@ -184,4 +188,7 @@ def _literal(value: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_plain, value))}]"  # without spaces, as one word of the shell
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return shlex.quote(text) if _SPECIAL.search(text) else text

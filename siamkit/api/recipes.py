@@ -158,4 +158,4 @@ def fit_with_recipe(
 
 
 def _place_of(run: RunDir) -> ComparisonDir:
-    return ComparisonDir(run.recipe.absolute())
+    return ComparisonDir(run.recipe.absolute(), option="run_dir")

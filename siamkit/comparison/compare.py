@@ -90,6 +90,7 @@ def compare(
     data = open_images(base) if images is None else images
     folds = divide(data, plan)
     place.begin(facts(plan, base, registries, folds.digest(data.digest)))
+    place.forget_mendable(plan)
     if begun and race(plan, place.done(plan)).todo:
         _require_devices(plan, base, registries)  # the machine may be another one now
     if settle is not None:
@@ -97,6 +98,7 @@ def compare(
         data = open_images(base)
         folds = divide(data, plan)
     first: Compared | None = None
+    budget = plan.budget
     if plan.equal == "time":
         pilot = ComparisonDir(place.pilot)
         first = compare(
@@ -119,7 +121,7 @@ def compare(
     _require_some(plan, results, place, again)
     notices = (*data.notices, *folds.notices, *texts)
     piloted = {} if first is None else first.results
-    return Compared(plan, results, state, folds.how, notices, base, piloted)
+    return Compared(replace(plan, budget=budget), results, state, folds.how, notices, base, piloted)
 
 
 def _divided(job: Work, processes: int, images: int) -> Work:

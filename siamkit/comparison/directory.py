@@ -35,10 +35,11 @@ class ComparisonDir:
 
     Args:
         path: The directory.
+        option: The argument with which the user chooses another directory.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, option: str = "output") -> None:
+        self.path, self.option = path, option
         self.plan = path / "comparison.json"
         self.results = path / "results"
         self.tables = path / "tables"
@@ -104,7 +105,7 @@ class ComparisonDir:
         wrong = [key for key in {**before, **facts} if before.get(key) != facts.get(key)]
         if wrong:
             key = wrong[0]
-            hint = f"choose another folder ({argument('output', 'DIR')})"
+            hint = f"choose another folder ({argument(self.option, 'DIR')})"
             raise ConfigError(
                 f"the folder holds a comparison with another {_WORDS.get(key, key)}",
                 where=str(self.path),
@@ -163,6 +164,12 @@ class ComparisonDir:
         self._read.pop(unit, None)
         with writing(self.results):
             self._result(unit).unlink(missing_ok=True)
+
+    def forget_mendable(self, plan: Plan) -> None:
+        """Remove the failures that may have had a cause outside of the arm, such as full memory."""
+        for unit, result in self.done(plan).items():
+            if result.mendable:
+                self.forget(unit)
 
     @contextmanager
     def claimed(self, unit: Unit) -> Iterator[bool]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.plan import Plan
-from siamkit.comparison.race import Results
+from siamkit.comparison.race import Results, spent
 from siamkit.comparison.unit import config_of
 from siamkit.config import RunConfig
 from siamkit.registry import Registry
@@ -28,8 +28,9 @@ def with_equal_times(
 ) -> Plan:
     """Return the plan with epochs for each trained arm, such that all take about equally long.
 
-    The slowest arm keeps its epochs. The seconds of an arm are those of its first round without the
-    features, which all arms share, and without what a network without training takes too.
+    The first round counts for the budget. The slowest arm keeps its epochs. The seconds of an arm
+    are those of its first round without the features, which all arms share, and without what a
+    network without training takes too.
 
     Args:
         plan: The plan.
@@ -50,4 +51,8 @@ def with_equal_times(
         more = round(epochs * min(longest / costs[number], _MOST))
         return replace(arm, values={**arm.values, "train.epochs": max(more, epochs)})
 
-    return replace(plan, arms=tuple(lengthened(i, arm) for i, arm in enumerate(plan.arms)))
+    budget = plan.budget
+    if budget is not None:  # at least a moment, which no round but the first fits
+        budget = max(budget - spent(results, 1), 1e-9)
+    arms = tuple(lengthened(i, arm) for i, arm in enumerate(plan.arms))
+    return replace(plan, arms=arms, budget=budget)

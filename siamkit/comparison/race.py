@@ -101,7 +101,9 @@ def _leaving(
         still = [arm for arm in alive if arm not in failed and arm not in racing]
         needed = ahead * sum(_typical(results, arm, rounds) for arm in (*left, *still))
         if needed > plan.budget - spent(results, rounds):
-            leaving += [(arm, "budget") for arm in left[-(-len(left) // 2) :]]
+            worse = left[-(-len(left) // 2) :]
+            # Runs of an earlier command, with another budget or none, count all the same.
+            leaving += [(arm, "budget") for arm in worse if (arm, rounds) not in results]
     return leaving
 
 
@@ -119,5 +121,9 @@ def _over_budget(plan: Plan, results: Results, number: int, todo: Sequence[int])
 
 
 def _typical(results: Results, arm: int, rounds: int) -> float:
-    """Return the mean seconds of an arm's first runs."""
-    return fmean(results[arm, n].seconds + results[arm, n].filling for n in range(rounds))
+    """Return the seconds that an arm's next run will take, after its first ones.
+
+    Runs share the features that they compute, so those of the first round are not computed again.
+    """
+    filling = results[arm, rounds - 1].filling if rounds > 1 else 0.0
+    return fmean(results[arm, n].seconds for n in range(rounds)) + filling

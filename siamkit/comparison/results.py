@@ -27,6 +27,7 @@ class ArmResult:
         tuned: The values that the validation images chose.
         notices: The notices of the run.
         failed: Why the run failed; None if it did not.
+        mendable: Whether the machine or a plugin may be the cause, which the user can mend.
     """
 
     val: Mapping[str, Totals] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class ArmResult:
     tuned: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     failed: str | None = None
+    mendable: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

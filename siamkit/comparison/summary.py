@@ -237,9 +237,10 @@ def _sentence(best: Tried, other: Tried, found: Difference, stopped: str | None)
     if found.same:
         return f"{_quoted(other)} equals {_quoted(best)} in every run."
     if found.half is None:
+        high, low = (best, other) if found.value >= 0 else (other, best)
         return (
-            f"{_quoted(best)} is {found.value:.3f} above {_quoted(other)}, but one run does not "
-            "tell how much of that is chance."
+            f"{_quoted(high)} is {abs(found.value):.3f} above {_quoted(low)} in one run, which "
+            "does not tell how much of that is chance."
         )
     if found.is_clear and found.value > 0:
         return (

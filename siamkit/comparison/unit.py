@@ -166,7 +166,7 @@ def run_arm(
         result["epochs"],
         int(result["metrics"]["best"]["epoch"]),
         steps,
-        steps * min(configs[chosen].train.batch_size, int(start["data"]["train_images"])),
+        int(result["epochs"]) * int(start["images_per_epoch"]),
         tuple(_phases(events)),
         dict(variants[chosen]),
         (*_notices(events), *(_not_chosen(variants[i], error) for i, error in failed.items())),
@@ -179,13 +179,19 @@ def _not_chosen(values: Mapping[str, Any], error: SiamkitError) -> str:
 
 
 def _spans(events: Sequence[LoggedEvent]) -> float:
-    """Return the seconds from the first to the last event of each session of a run."""
+    """Return the seconds from the first to the last event of each session of a run.
+
+    A session that goes on after a kill may tell of it before its start, hours after the last event
+    of the one before. So a notice at the end of a session does not count.
+    """
     total, first, last = 0.0, None, 0.0
     for event in events:
+        at = float(event["time"])
         if event["event"] == "run_start" or first is None:
             total += 0.0 if first is None else last - first
-            first = float(event["time"])
-        last = float(event["time"])
+            first = last = at
+        elif event["event"] != "notice":
+            last = at
     return total + (0.0 if first is None else last - first)
 
 

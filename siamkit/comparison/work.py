@@ -12,12 +12,12 @@ from statistics import fmean
 from siamkit.comparison.directory import ComparisonDir, Unit
 from siamkit.comparison.intervals import mean
 from siamkit.comparison.plan import Plan, Round
-from siamkit.comparison.race import Race, Results, race
+from siamkit.comparison.race import Race, Results, race, spent
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.unit import FAILURES, place_of, run_arm, variant_of
 from siamkit.config import RunConfig
 from siamkit.data.memory import TABLE
-from siamkit.errors import Interrupted
+from siamkit.errors import Interrupted, NoMemoryError, PluginError
 from siamkit.portable.signals import interrupted, sigterm_raises
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
@@ -204,7 +204,9 @@ def _trained(
         return run_arm(configs, variants, registries, job.plan.metric, listeners)
     except FAILURES as error:
         # Its time counts for the budget too.
-        return ArmResult(seconds=time.perf_counter() - begun, failed=str(error))
+        mendable = isinstance(error, NoMemoryError | PluginError)
+        seconds = time.perf_counter() - begun
+        return ArmResult(seconds=seconds, failed=str(error), mendable=mendable)
     except Interrupted as error:
         what = f"the comparison was stopped: {error.what}"
         raise Interrupted(what, exit_code=error.exit_code, hint=job.again) from None
@@ -222,7 +224,7 @@ def _ahead(job: Work, state: Race, results: Results) -> float | None:
         return 0.0
     times: dict[int, list[float]] = {}
     for (arm, _), result in results.items():
-        times.setdefault(arm, []).append(result.seconds + result.filling)
+        times.setdefault(arm, []).append(result.seconds)
     trained = [fmean(times[a]) for a in times if plan.arms[a].trains]
     if not trained:
         return None
@@ -231,6 +233,6 @@ def _ahead(job: Work, state: Race, results: Results) -> float | None:
     later = len(plan.rounds) - state.round - 1
     ahead = sum(typical[a] for a in state.todo) + later * sum(typical[a] for a in alive)
     if plan.budget is not None:
-        left = plan.budget - sum(sum(t) for t in times.values())
+        left = plan.budget - spent(results, len(plan.rounds))
         ahead = max(0.0, min(ahead, left))
     return ahead / job.processes

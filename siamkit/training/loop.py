@@ -81,8 +81,9 @@ class Trainer:
             *batch_notices(self.train, splits.train),
             *forecast(setup, self.epoch.steps_per_epoch),
         )
-        visits = sum(len(part.images) for step in self.epoch.steps() for part in step)
-        visits *= 1 + setup.loss.second_view
+        steps = self.epoch.steps()
+        self.images_per_epoch = sum(len(part.images) for step in steps for part in step)
+        visits = self.images_per_epoch * (1 + setup.loss.second_view)
         reports = Reports(emit, self._stop_if_asked)
         self.engine = Engine(decider_of(setup, self.sets, visits, reports))
         self.heads = Heads(self.scorer, self.engine, self.sets)

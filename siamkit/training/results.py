@@ -53,6 +53,7 @@ def start_data(trainer: Trainer) -> dict[str, Any]:
         "versions": _versions(trainer.state.identity),
         "epochs": config.train.epochs,
         "steps_per_epoch": trainer.epoch.steps_per_epoch,
+        "images_per_epoch": trainer.images_per_epoch,
         "device": str(trainer.setup.device),
         "finished_epochs": trainer.state.epoch,
         "finished_steps": trainer.state.step,

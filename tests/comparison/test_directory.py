@@ -68,6 +68,24 @@ def test_another_plan_is_refused(place: ComparisonDir, change: dict[str, Any], t
         place.begin({**FACTS, **change})
 
 
+def test_a_recipe_is_kept_in_another_run_directory(tmp_path: Path) -> None:
+    place = ComparisonDir(tmp_path / "recipe", option="run_dir")
+    place.begin(FACTS)
+    with pytest.raises(ConfigError, match=r"choose another folder \(run_dir="):
+        place.begin({**FACTS, "data": "b"})
+
+
+def test_failures_that_the_user_can_mend_are_forgotten_and_others_stay(
+    place: ComparisonDir,
+) -> None:
+    plan = Plan(tuple(Arm(name) for name in "abc"), 2, (0,))
+    place.begin(FACTS)
+    place.keep((1, 0), ArmResult(failed="out of memory", mendable=True))
+    place.keep((2, 0), ArmResult(failed="the loss is NaN"))
+    place.forget_mendable(plan)
+    assert set(place.done(plan)) == {(2, 0)} == set(ComparisonDir(place.path).done(plan))
+
+
 @pytest.mark.parametrize(("length", "shown"), [(200, "x" * 200), (201, "x" * 200 + "...")])
 def test_long_values_are_cut(place: ComparisonDir, length: int, shown: str) -> None:
     place.begin(FACTS)

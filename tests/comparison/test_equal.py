@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from siamkit import api
@@ -28,6 +30,20 @@ def test_the_slowest_arm_keeps_its_epochs_and_the_others_get_more(plan: Plan) ->
     assert lengths(plan, {0: 2.0, 1: 12.0, 2: 7.0, 3: 2.0}) == {
         "still": None, "slow": 10, "quick": 20, "tiny": 200, "broken": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("budget", "left"), [(99.0, 72.0), (27.0, 1e-9), (5.0, 1e-9), (None, None)]
+)
+def test_the_round_that_tells_the_times_counts_for_the_budget(
+    plan: Plan, budget: float | None, left: float | None
+) -> None:
+    base = api.load_config({"train": {"epochs": 10}})
+    seconds = {0: 2.0, 1: 12.0, 2: 7.0, 3: 2.0}
+    results = {(i, 0): ArmResult(seconds=s, epochs=10) for i, s in seconds.items()}
+    results[4, 0] = ArmResult(failed="no", seconds=3.0, filling=1.0)
+    found = with_equal_times(replace(plan, budget=budget), base, api.registries(), results)
+    assert found.budget == left
 
 
 def test_a_network_without_training_that_failed_tells_no_time() -> None:

@@ -124,10 +124,33 @@ def test_an_arm_whose_training_failed_is_left_out():
 def test_what_happened_later_does_not_change_what_was_decided(budget):
     values = {0: 0.5, 1: 0.62, 2: 0.5, 3: 0.58, 4: 0.3}
     every = results_of(values, 6, spread=0.1)
+    stopped = race(plan(budget), {u: r for u, r in every.items() if u[1] < 1}).stopped
+    every = {(arm, n): r for (arm, n), r in every.items() if arm not in stopped or n < 1}
     for rounds in range(1, 6):
         known = {unit: r for unit, r in every.items() if unit[1] < rounds}
         early, late = race(plan(budget), known).stopped, race(plan(budget), every).stopped
         assert {a: s for a, s in late.items() if s.rounds <= rounds} == early
+
+
+def test_features_that_are_computed_once_are_not_expected_again():
+    # Six runs take 5 s each in a round; the features of the first round take 300 s more.
+    results = results_of(EVEN, 1, seconds=5.0) | {(0, 0): result(0.5, 5.0, filling=300.0)}
+    assert not race(plan(budget=460.0), results).stopped, "6 rounds take 150 s, and 300 s are over"
+    assert race(plan(budget=440.0), results).stopped
+    # Each new seed needs some features of its own, as the latest round shows.
+    results = results_of(EVEN, 2, seconds=5.0, filling=4.0)
+    assert not race(plan(budget=271.0), results).stopped, "4 rounds of 45 s after 90 s"
+    assert len(race(plan(budget=269.0), results).stopped) == 2
+    assert not race(plan(budget=118.0), results).over_budget, "27 s for the three that are left"
+    assert race(plan(budget=116.0), results).over_budget
+
+
+def test_a_budget_that_is_given_later_leaves_out_no_arm_whose_runs_are_there():
+    values = {0: 0.5, 1: 0.6, 2: 0.5, 3: 0.55, 4: 0.4}
+    assert not race(plan(budget=22.0), results_of(values, 6, spread=0.2)).stopped
+    assert set(race(plan(budget=22.0), results_of(values, 1)).stopped) == {2, 4}
+    half = results_of(values, 1) | {(2, 1): result(0.5)}
+    assert set(race(plan(budget=22.0), half).stopped) == {4}
 
 
 def test_the_features_count_for_the_budget():

@@ -11,7 +11,7 @@ from siamkit.comparison.compare import Compared
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import race
 from siamkit.comparison.results import ArmResult
-from siamkit.comparison.summary import Tried, summary
+from siamkit.comparison.summary import Tried, _sentence, summary
 from siamkit.config import RunConfig
 
 ARMS = (Arm(UNTRAINED, trains=False), Arm(CLOSED, trains=False), Arm("a"), Arm("b"))
@@ -87,7 +87,14 @@ def test_a_closed_form_that_cannot_be_told_apart_needs_no_training():
 def test_one_run_tells_nothing_about_chance():
     found = summary(compared(EVEN, rounds=1))
     assert all(row["interval"] is None for row in found["arms"])
-    assert any("one run does not tell" in sentence for sentence in found["verdict"])
+    assert any("in one run, which does not tell" in sentence for sentence in found["verdict"])
+
+
+def test_of_two_arms_with_one_common_run_the_higher_one_is_named_first():
+    for value, told in ((0.1, "'a' is 0.100 above 'b' in"), (-0.1, "'b' is 0.100 above 'a' in")):
+        done = compared({2: 0.5, 3: 0.5 - value}, rounds=1, noise=0.0)
+        a, b = (Tried(ARMS[n], n, {0: done.results[n, 0]}) for n in (2, 3))
+        assert _sentence(a, b, a.less(b, "recall@1"), "budget").startswith(told)
 
 
 def test_rows_are_sorted_and_hold_the_facts_of_the_runs():

@@ -30,9 +30,9 @@ Event = dict[str, Any]
 
 
 def start(time: float, *, images: int = 40, notices: tuple[str, ...] = ()) -> Event:
-    data = {"how": "", "train": "", "val": "", "train_images": images}
-    return {"event": "run_start", "time": time, "steps_per_epoch": 5, "data": data,
-            "notices": list(notices)}  # fmt: skip
+    data = {"how": "", "train": "", "val": "", "train_images": 50}
+    return {"event": "run_start", "time": time, "steps_per_epoch": 5, "images_per_epoch": images,
+            "data": data, "notices": list(notices)}  # fmt: skip
 
 
 def fill(time: float, seconds: float, done: int, total: int) -> Event:
@@ -133,7 +133,7 @@ def test_a_run_is_described_by_its_log(training: Training, run: Callable[..., Ar
     found = run("a")
     assert (found.seconds, found.filling) == (7.5, 2.5)
     assert (found.epochs, found.best_epoch, found.steps) == (3, 2, 15)
-    assert found.images == 15 * 8
+    assert found.images == 3 * 40
     assert found.notices == ("first", "second", "third")
     assert found.phases == (
         {"first_epoch": 1, "trainable": 10, "parameters": 30, "stages": ["head"]},
@@ -141,15 +141,6 @@ def test_a_run_is_described_by_its_log(training: Training, run: Callable[..., Ar
     )
     assert (found.val, found.test) == ({"val": {}}, {"test": {}})
     assert found.failed is None
-
-
-def test_a_batch_that_is_larger_than_the_data_holds_the_data(
-    training: Training, run: Callable[..., ArmResult]
-) -> None:
-    training.logged["a"] = [start(0.0, images=6)]
-    assert run("a").images == 15 * 6
-    training.logged["b"] = [start(0.0, images=9)]
-    assert run("b").images == 15 * 8
 
 
 def test_of_several_variants_the_best_counts_and_all_take_time(
@@ -190,14 +181,24 @@ def test_a_variant_that_cannot_be_trained_is_not_chosen_and_takes_time(
 def test_the_time_of_earlier_sessions_counts_without_the_pause_between(
     training: Training, run: Callable[..., ArmResult], tmp_path: Path
 ) -> None:
-    begin(tmp_path / "a", [start(100.0), notice(107.0, "x"), start(200.0), notice(205.0, "x")])
+    begin(tmp_path / "a", [start(100.0), fill(107.0, 0, 1, 2), start(200.0), fill(205.0, 0, 1, 2)])
     found = run("a")
     assert training.called == [("resume", "a")]
     assert set(training.changes) == set(RESUMABLE), "what the command now says, and no more"
     assert found.seconds == 10 + 7 + 5
-    begin(tmp_path / "b", [notice(50.0, "without a start"), notice(51.0, "x")])
+    begin(tmp_path / "b", [notice(50.0, "without a start"), fill(51.0, 0, 1, 2)])
     training.logged["b"] = [start(60.0)]
     assert run("b").seconds == 10 + 1
+
+
+def test_a_notice_that_a_session_tells_before_its_start_is_not_of_the_one_before(
+    training: Training, run: Callable[..., ArmResult], tmp_path: Path
+) -> None:
+    killed = notice(28_800.0, "process 7 was killed while it used the run")
+    told = notice(30.0, "in the middle")
+    begin(tmp_path / "a", [start(0.0), told, fill(60.0, 0, 1, 2), killed, start(28_801.0),
+                           fill(28_861.0, 0, 1, 2)])  # fmt: skip
+    assert run("a").seconds == 10 + 60 + 60
 
 
 @pytest.mark.parametrize("kind", [CheckpointError, ConfigError, DataError])

@@ -24,9 +24,9 @@ TOTALS = {"recall@1": {"x": (4, 2.0), "y": (4, 3.0)}}
     ("processes", "budget", "ahead"),
     [
         # A run takes 6 s, and the features of the first one 2 s more. Two rounds have six runs.
-        (1, None, [None, None, 26.0, 20.0, 12.0, 6.0]),
-        (2, None, [None, None, 13.0, 10.0, 6.0, 3.0]),
-        (1, 40.0, [None, None, 26.0, 20.0, 12.0, 6.0]),
+        (1, None, [None, None, 24.0, 18.0, 12.0, 6.0]),
+        (2, None, [None, None, 12.0, 9.0, 6.0, 3.0]),
+        (1, 40.0, [None, None, 24.0, 18.0, 12.0, 6.0]),
     ],
 )
 def test_the_time_left_is_estimated(
