@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from siamkit.errors import PluginError
 from siamkit.interfaces import HEAD, Progress
-from siamkit.spelling import setting
+from siamkit.spelling import argument, setting
 from siamkit.training.build import Setup
 from siamkit.words import plural
 
@@ -15,22 +16,32 @@ _POINTS = 200  # steps at which a rate schedule is looked at
 _NOMINAL = 10  # the assumed steps per epoch where the data is not known
 
 
-def forecast(setup: Setup, steps_per_epoch: int | None = None) -> tuple[str, ...]:
+def forecast(
+    setup: Setup, steps_per_epoch: int | None = None, *, by_recipe: bool = False
+) -> tuple[str, ...]:
     """Return notices about settings that do not fit the length of the run.
 
     Args:
         setup: The parts of the run.
         steps_per_epoch: Optimizer steps per epoch; None if the data is not known.
+        by_recipe: Whether a recipe chose the length, by its budget.
     """
     if not setup.config.train.epochs:
         return ()
-    found = [_never_unfreezes(setup), _rises_to_the_end(setup, steps_per_epoch or _NOMINAL)]
+
+    def longer(least: int | None) -> str:
+        return argument("budget") if by_recipe else setting("train.epochs", least)
+
+    found = [
+        _never_unfreezes(setup, longer),
+        _rises_to_the_end(setup, steps_per_epoch or _NOMINAL, longer),
+    ]
     if steps_per_epoch is not None:
         found.append(_never_warm(setup, steps_per_epoch))
     return tuple(notice for notice in found if notice is not None)
 
 
-def _never_unfreezes(setup: Setup) -> str | None:
+def _never_unfreezes(setup: Setup, advice: Callable[[int | None], str]) -> str | None:
     """Return a notice if the backbone would only train after the run's end."""
     schedule = setup.schedule
     backbone = {n for stage in schedule.stages if stage.name != HEAD for n in stage.parameters}
@@ -47,11 +58,13 @@ def _never_unfreezes(setup: Setup) -> str | None:
     return (
         f"policy {schedule.name!r} unfreezes the backbone in epoch {first + 1}, but the run has "
         f"only {plural(schedule.epochs, 'epoch')}, so only the head trains: train longer "
-        f"({setting('train.epochs', first + 2)}), or unfreeze earlier"
+        f"({advice(first + 2)}), or unfreeze earlier"
     )
 
 
-def _rises_to_the_end(setup: Setup, steps_per_epoch: int) -> str | None:
+def _rises_to_the_end(
+    setup: Setup, steps_per_epoch: int, advice: Callable[[int | None], str]
+) -> str | None:
     """Return a notice if the schedule's rate still rises when the run ends."""
     epochs = setup.config.train.epochs
     steps = epochs * steps_per_epoch
@@ -75,7 +88,7 @@ def _rises_to_the_end(setup: Setup, steps_per_epoch: int) -> str | None:
     return (
         f"the rate of scheduler {setup.config.scheduler.name!r} rises until the run ends, where it "
         f"is {100 * scales[-1]:.0f} % of the full rate: its warm-up is as long as the run or "
-        f"longer. Train longer ({setting('train.epochs')}), or shorten the warm-up "
+        f"longer. Train longer ({advice(None)}), or shorten the warm-up "
         f"({setting('scheduler.warmup')})"
     )
 

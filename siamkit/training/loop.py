@@ -79,7 +79,7 @@ class Trainer:
         self.epoch = EpochTrainer(setup, splits, state, run_dir, emit, self._between_steps)
         self.notices = (
             *batch_notices(self.train, splits.train),
-            *forecast(setup, self.epoch.steps_per_epoch),
+            *forecast(setup, self.epoch.steps_per_epoch, by_recipe=state.recipe is not None),
         )
         steps = self.epoch.steps()
         self.images_per_epoch = sum(len(part.images) for step in steps for part in step)

@@ -15,8 +15,9 @@ from siamkit.training.build import build
 from siamkit.training.forecast import forecast
 
 
-def notices(values: dict[str, Any], steps: int | None = 6) -> str:
-    return "\n".join(forecast(build(api.load_config(values), api.registries(), 4), steps))
+def notices(values: dict[str, Any], steps: int | None = 6, **options: Any) -> str:
+    setup = build(api.load_config(values), api.registries(), 4)
+    return "\n".join(forecast(setup, steps, **options))
 
 
 @pytest.fixture
@@ -30,6 +31,8 @@ def test_a_run_that_ends_before_it_unfreezes_is_told(run) -> None:
     text = notices(run(train={"epochs": 2}, **default))
     assert "policy 'stages' unfreezes the backbone in epoch 3" in text
     assert "the run has only 2 epochs" in text and "epochs=4" in text
+    advised = notices(run(train={"epochs": 2}, **default), by_recipe=True)
+    assert "train longer (budget)" in advised and "epochs=" not in advised
     assert notices(run(train={"epochs": 3}, **default)) == ""
     # A policy that keeps the backbone frozen does what it says.
     assert notices(run(train={"epochs": 2}, freeze={"name": "freeze-all"})) == ""
@@ -41,6 +44,8 @@ def test_a_warm_up_longer_than_the_run_is_told(run, name: str) -> None:
     scheduler = {"name": name, "warmup": 6}
     text = notices(run(train={"epochs": 3}, scheduler=scheduler))
     assert f"the rate of scheduler '{name}' rises until the run ends" in text
+    advised = notices(run(train={"epochs": 3}, scheduler=scheduler), by_recipe=True)
+    assert "Train longer (epochs)" in text and "Train longer (budget)" in advised
     assert ("50 % of the full rate" in text) is (name != "one-cycle")  # its rise is no line
     assert notices(run(train={"epochs": 3}, scheduler={**scheduler, "warmup": 1})) == ""
 

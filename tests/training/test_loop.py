@@ -30,7 +30,7 @@ def test_the_visits_of_an_epoch_count_each_view(
 
     asked: list[int] = []
     for name in ("load_sets", "Scorer", "Heads", "forecast", "batch_notices"):
-        monkeypatch.setattr(loop, name, lambda *_: ())
+        monkeypatch.setattr(loop, name, lambda *_, **options: ())
     monkeypatch.setattr(loop, "EpochTrainer", Epoch)
     monkeypatch.setattr(loop, "decider_of", lambda setup, sets, count, reports: asked.append(count))
     monkeypatch.setattr(loop, "Engine", lambda decider: None)
