@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from numbers import Real
 from typing import get_args
 
@@ -108,8 +109,11 @@ class FreezeSchedule:
                 result.append(Phase(epoch, epoch + 1, plan))
         return tuple(result)
 
-    def phase_at(self, epoch: int, history: History = ()) -> Phase:
-        """Return the phase of ``epoch``, as forecast from the metrics of the finished epochs.
+    def span_at(self, epoch: int, history: History = ()) -> range:
+        """Return the epochs around ``epoch`` in which the same parameters train, in the same mode.
+
+        Rates may differ from epoch to epoch, so a span may hold several phases. It is a forecast
+        from the metrics of the finished epochs.
 
         Raises:
             ConfigError: The run has no such epoch.
@@ -119,7 +123,7 @@ class FreezeSchedule:
                 "no such epoch", where="epoch", got=epoch,
                 allowed=f"0 to {self.epochs - 1}" if self.epochs else "none: the run has no epochs",
             )  # fmt: skip
-        return next(p for p in self.phases(history) if p.start_epoch <= epoch < p.end_epoch)
+        return next(span for span in spans(self.phases(history)) if epoch in span)
 
     def unfrozen_at(self, epoch: int, history: History = ()) -> dict[str, int]:
         """Map each stage that trains in ``epoch`` to the epoch in which it was last unfrozen.
@@ -162,6 +166,17 @@ class FreezeSchedule:
                     hint=f"use a head with parameters ({setting('head.name', 'mlp')}) or a policy "
                     "that trains a stage",
                 )
+
+
+def spans(phases: Iterable[Phase]) -> Iterator[range]:
+    """Yield the spans of epochs in which the same parameters train, in the same mode.
+
+    Args:
+        phases: Consecutive phases, which may differ in rates alone.
+    """
+    for _, alike in groupby(phases, lambda phase: (phase.plan.trainable, phase.plan.norm)):
+        several = tuple(alike)
+        yield range(several[0].start_epoch, several[-1].end_epoch)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from siamkit.engine.flops import count_flops
 from siamkit.engine.settings import Reports
 from siamkit.freezing.memory import probe_images
 from siamkit.freezing.peak import Forward
-from siamkit.freezing.schedule import status
+from siamkit.freezing.schedule import spans, status
 from siamkit.guard import attributing
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
@@ -294,11 +294,16 @@ def measurements(
             notify(data["text"])
 
     decider = decider_of(setup, sets, visits, Reports(emit, lambda: None))
-    records = []
+    records: list[dict[str, Any]] = []
+    by_start = {span.start: span for span in spans(phases)}
     for number, phase in enumerate(phases):
         (progress or _silent)("measuring", number, len(phases))
+        span = by_start.get(phase.start_epoch)
+        if span is None:  # only the rates are others than before
+            records.append(records[-1])
+            continue
         setup.controller.apply(phase.plan)
-        decided = decider.decide(range(phase.start_epoch, phase.end_epoch))
+        decided = decider.decide(span)
         if not isinstance(decided, PhaseDecision):
             decided.close()
             decided = decided.decision(None)

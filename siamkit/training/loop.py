@@ -255,17 +255,19 @@ class Trainer:
         """Return the execution of the current epoch, prepared and checked."""
         controller, state = self.setup.controller, self.state
         execution, begins = self.execution, False
-        if controller.plan != plan:
+        if (earlier := controller.plan) != plan:
             self._apply(plan)
-            execution = None
+            # Other rates alone change nothing in how the network is computed.
+            if earlier is None or (earlier.trainable, earlier.norm) != (plan.trainable, plan.norm):
+                execution = None
         # A metric-driven policy may keep a plan for longer than was forecast.
         if execution is None or state.epoch not in execution.epochs:
-            phase = self.setup.schedule.phase_at(state.epoch, state.history)
-            before = state.decision if state.phase_start == phase.start_epoch else None
-            execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
+            span = self.setup.schedule.span_at(state.epoch, state.history)
+            before = state.decision if state.phase_start == span.start else None
+            execution = self.engine.enter(range(state.epoch, span.stop), before)
             # A run that stopped before the first step of a phase has not begun it.
-            begins = before is None or (state.epoch, state.epoch_step) == (phase.start_epoch, 0)
-            state.phase_start = phase.start_epoch
+            begins = before is None or (state.epoch, state.epoch_step) == (span.start, 0)
+            state.phase_start = span.start
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)
         if begins:

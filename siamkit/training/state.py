@@ -65,7 +65,7 @@ class RunState:
         threads: The number of CPU threads, which decides the order in which products are summed.
             None before the first step.
         scaler: The state of the fp16 loss scaler.
-        phase_start: The first epoch of the current phase.
+        phase_start: The first epoch in which the same parameters train as now.
         decision: The engine's decision for the current phase; None before the first phase.
         weights: The origin of the backbone's weights, as text.
         lr_find: How the learning rate was found; None if the user gave it.

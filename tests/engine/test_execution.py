@@ -271,6 +271,49 @@ def test_a_cut_that_differs_on_a_training_batch_is_said_and_not_used(
     assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
 
 
+def fading(stages: Any, progress: siamkit.Progress) -> siamkit.FreezePlan:
+    """Train the last stage, at a rate that falls from epoch to epoch."""
+    last = stages[-2].name
+    return siamkit.FreezePlan.of(stages, [last], lr_mult={last: 1 / (1 + progress.epoch)})
+
+
+def test_epochs_with_other_rates_alone_share_one_decision_and_resume_to_the_same(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    net = Branching("nothing")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: siamkit.Event) -> None:
+        if event.name == "epoch_end" and event.data["epoch"] == 2:
+            raise Killed
+
+    def fit(run: str, *listeners: Any, **engine: Any) -> list[siamkit.Event]:
+        events: list[siamkit.Event] = []
+        siamkit.fit(
+            backbone=net, data=str(image_folder), freeze=fading, image_size=32,
+            batch_size=8, device="cpu", epochs=4, train={"images_per_class": 2}, report=False,
+            run_dir=tmp_path / run, listeners=[events.append, *listeners],
+            engine={"dtype": "float32", **engine},
+        )  # fmt: skip
+        return events
+
+    def of(events: list[siamkit.Event], name: str, key: str) -> list[Any]:
+        return [event.data[key] for event in events if event.name == name]
+
+    cached, whole = fit("cached", cache="always"), fit("whole", cut="off")
+    assert of(cached, "engine", "mode") == ["cached"] and of(whole, "engine", "mode") == ["whole"]
+    assert of(cached, "phase_start", "epoch") == [1, 2, 3, 4]
+    assert of(cached, "step", "loss") == pytest.approx(of(whole, "step", "loss"), rel=1e-4)
+    with pytest.raises(Killed):
+        fit("killed", kill, cache="always")
+    events: list[siamkit.Event] = []
+    siamkit.resume(tmp_path / "killed", backbone=net, freeze=fading, listeners=[events.append])
+    rest = of(events, "step", "loss")
+    assert rest == of(cached, "step", "loss")[-len(rest) :] and len(rest) > 0
+
+
 class Later(Branching):
     """A network that needs more of its frozen part from its third training step on."""
 

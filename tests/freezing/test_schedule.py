@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,7 +175,16 @@ def test_the_epoch_at_which_a_stage_was_unfrozen_counts_the_last_time() -> None:
     assert [schedule.unfrozen_at(epoch) for epoch in range(5)] == [
         {}, {"top": 1}, {}, {"top": 3}, {"top": 3},
     ]  # fmt: skip
-    assert schedule.phase_at(4).start_epoch == 3
+    assert schedule.span_at(4) == range(3, 5)
+
+
+def test_a_span_goes_on_while_the_same_parameters_train_in_the_same_mode() -> None:
+    rates = [replace(TOP, lr_mult={"top": 1 / n}) for n in (1, 2, 2)]
+    plans = [HEAD_ONLY, *rates, replace(TOP, norm="train"), TOP]
+    schedule = FreezeSchedule(Fixed(*plans), STAGES, 7)
+    spans = [range(1), range(1, 4), range(4, 5), range(5, 7)]
+    assert [schedule.span_at(e) for e in range(7)] == [span for span in spans for _ in span]
+    assert len(schedule.phases()) == 5
 
 
 class ByTheLastMetric(FreezePolicy):
@@ -251,4 +261,4 @@ def test_what_is_no_number_of_epochs_is_refused(epochs: Any) -> None:
 @pytest.mark.parametrize("epoch", [-1, 3])
 def test_an_epoch_outside_the_run_has_no_phase(epoch: int) -> None:
     with pytest.raises(ConfigError, match=f"no such epoch, got {epoch}, allowed: 0 to 2"):
-        FreezeSchedule(Fixed(TOP), STAGES, 3).phase_at(epoch)
+        FreezeSchedule(Fixed(TOP), STAGES, 3).span_at(epoch)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from siamkit.errors import Interrupted
-from siamkit.interfaces import FreezePlan, Phase
+from siamkit.interfaces import FreezePlan
 from siamkit.training import loop
 from siamkit.training.loop import Trainer
 from siamkit.training.state import RunState
@@ -76,7 +77,7 @@ def starting(parts: Starting, **state: Any) -> Any:
     """A trainer in the phase of the epochs 1 to 3, whose plan is applied."""
     plan = FreezePlan(frozenset({"h"}))
     made: Any = object.__new__(Trainer)
-    schedule = SimpleNamespace(phase_at=lambda epoch, history: Phase(1, 4, plan))
+    schedule = SimpleNamespace(span_at=lambda epoch, history: range(1, 4))
     made.setup = SimpleNamespace(schedule=schedule, controller=SimpleNamespace(plan=plan))
     made.state = RunState(**{"epoch": 1, "phase_start": 0, **state})
     made.engine = made.epoch = parts
@@ -107,6 +108,27 @@ def test_a_phase_that_is_resumed_goes_on_as_it_was_decided(
     assert parts.compared == [(epoch, "the first batch")]
     assert made._start_phase(plan) is found and len(parts.entered) == 1, "the phase goes on"
     assert parts.kept == [found], "it is told once"
+
+
+@pytest.mark.parametrize(
+    ("change", "goes_on"),
+    [
+        ({"lr_mult": {"head": 0.5}}, True),
+        ({"norm": "train"}, False),
+        ({"trainable": frozenset({"h", "w"})}, False),
+    ],
+)
+def test_other_rates_change_nothing_in_how_the_network_is_computed(
+    change: dict[str, Any], goes_on: bool
+) -> None:
+    parts = Starting()
+    made, plan = starting(parts)
+    applied: list[Any] = []
+    made._apply = applied.append
+    first = made._start_phase(plan)
+    other = replace(plan, **change)
+    assert (made._start_phase(other) is first) is goes_on
+    assert applied == [other] and len(parts.entered) == (1 if goes_on else 2)
 
 
 def test_an_execution_that_is_replaced_is_told_again() -> None:
