@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from siamkit.engine.cache.rows import Rows, memory
 from siamkit.engine.cache.shards import Keys, Shard, ShardWriter, pack
 from siamkit.errors import ResourceError, SiamkitError
 from siamkit.files import is_there, sweep, write_atomic, writing
+from siamkit.spelling import command
+from siamkit.words import plural
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 """The types in which rows can be stored, and their names in safetensors."""
@@ -143,6 +146,7 @@ class FeatureStore:
 
         Raises:
             LookupError: A key has no row; see :meth:`missing`.
+            ResourceError: The process may not open as many files as hold the rows.
         """
         shard, row = self._find(pack(keys))
         if absent := int((shard < 0).sum()):
@@ -152,6 +156,16 @@ class FeatureStore:
         except FileNotFoundError:  # another process evicted rows meanwhile
             self._refresh()
             raise LookupError(f"rows in {self.path} are gone") from None
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise ResourceError(
+                f"its rows lie in {plural(len(self._index.shards), 'file')}, more than the process "
+                "may open",
+                where=str(self.path),
+                hint="raise the limit ('ulimit -n 65536'), or empty the cache "
+                f"({command('cache clear')}): a new one has fewer and larger files",
+            ) from None
 
     @contextmanager
     def filling(

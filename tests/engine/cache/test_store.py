@@ -289,3 +289,14 @@ def test_a_shard_with_a_row_that_was_interrupted_is_not_published(cache, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         writer.add(cache.keys([2]), memoryview(other))
     assert writer.publish(tmp_path) is None and not list(tmp_path.glob("*shard-*"))
+
+
+def test_more_files_than_the_process_may_open_are_an_error_that_says_what_to_do(cache, monkeypatch):
+    cache.fill([1])
+
+    def refused(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(reading, "_open", refused)
+    with cache.open() as store, pytest.raises(ResourceError, match=r"lie in 1 file, .*ulimit -n"):
+        store.rows(cache.keys([1]))
