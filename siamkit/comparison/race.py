@@ -99,7 +99,7 @@ def _leaving(
     if plan.budget is not None and len(left) > 2:
         ahead = len(plan.rounds) - rounds
         still = [arm for arm in alive if arm not in failed and arm not in racing]
-        needed = ahead * sum(_typical(results, arm, rounds) for arm in (*left, *still))
+        needed = ahead * sum(typical(results, arm, rounds) for arm in (*left, *still))
         if needed > plan.budget - spent(results, rounds):
             worse = left[-(-len(left) // 2) :]
             # Runs of an earlier command, with another budget or none, count all the same.
@@ -116,14 +116,20 @@ def _over_budget(plan: Plan, results: Results, number: int, todo: Sequence[int])
     """Return whether the rest of the budget is too short for a round. The first has no limit."""
     if plan.budget is None or not number:
         return False
-    needed = sum(_typical(results, arm, number) for arm in todo)
+    needed = sum(typical(results, arm, number) for arm in todo)
     return spent(results, number) + needed > plan.budget
 
 
-def _typical(results: Results, arm: int, rounds: int) -> float:
-    """Return the seconds that an arm's next run will take, after its first ones.
+def typical(results: Results, arm: int, rounds: int) -> float:
+    """Return the seconds that an arm's next run will take, by its runs of the first rounds.
 
-    Runs share the features that they compute, so those of the first round are not computed again.
+    Runs share the features that they compute, so those of a first run are not computed again.
+
+    Args:
+        results: The results, with at least one of these rounds.
+        arm: The number of the arm.
+        rounds: The number of rounds.
     """
-    filling = results[arm, rounds - 1].filling if rounds > 1 else 0.0
-    return fmean(results[arm, n].seconds for n in range(rounds)) + filling
+    known = [results[arm, number] for number in range(rounds) if (arm, number) in results]
+    filling = known[-1].filling if len(known) > 1 else 0.0
+    return fmean(result.seconds for result in known) + filling

@@ -12,7 +12,7 @@ from statistics import fmean
 from siamkit.comparison.directory import ComparisonDir, Unit
 from siamkit.comparison.intervals import mean
 from siamkit.comparison.plan import Plan, Round
-from siamkit.comparison.race import Race, Results, race, spent
+from siamkit.comparison.race import Race, Results, race, spent, typical
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.unit import FAILURES, place_of, run_arm, variant_of
 from siamkit.config import RunConfig
@@ -222,16 +222,14 @@ def _ahead(job: Work, state: Race, results: Results) -> float | None:
     plan = job.plan
     if not state.todo:
         return 0.0
-    times: dict[int, list[float]] = {}
-    for (arm, _), result in results.items():
-        times.setdefault(arm, []).append(result.seconds)
-    trained = [fmean(times[a]) for a in times if plan.arms[a].trains]
+    times = {arm: typical(results, arm, len(plan.rounds)) for arm, _ in results}
+    trained = [times[arm] for arm in times if plan.arms[arm].trains]
     if not trained:
         return None
-    typical = {a: fmean(times.get(a, trained)) for a in range(len(plan.arms))}
-    alive = [a for a in range(len(plan.arms)) if a not in state.stopped]
+    alive = [arm for arm in range(len(plan.arms)) if arm not in state.stopped]
     later = len(plan.rounds) - state.round - 1
-    ahead = sum(typical[a] for a in state.todo) + later * sum(typical[a] for a in alive)
+    each = {arm: times.get(arm, fmean(trained)) for arm in alive}
+    ahead = sum(each[arm] for arm in state.todo) + later * sum(each.values())
     if plan.budget is not None:
         left = plan.budget - spent(results, len(plan.rounds))
         ahead = max(0.0, min(ahead, left))
