@@ -167,7 +167,7 @@ def run_events(
             "recipe": None,
             "data": {},
             "notices": ["class '[/bold]' has one image"], "versions": {"siamkit": "0"},
-            "epochs": 2, "steps_per_epoch": 2, "device": "cpu",
+            "epochs": 2, "steps_per_epoch": 2, "images_per_epoch": 16, "device": "cpu",
             "finished_epochs": start, "finished_steps": 2 * start,
         },
     )  # fmt: skip
