@@ -98,6 +98,11 @@ def test_classes_with_one_image_always_train_and_are_told(make_images):
     assert "lone0, lone1, lone2 and 2 more" in splits.notices[0]
 
 
+def test_three_classes_of_four_images_are_split_within(make_images):
+    splits = load(make_images({"a": 4, "b": 4, "c": 4}))
+    assert splits.val.counts == {"a": 2, "b": 2, "c": 2}
+
+
 def test_too_few_classes_are_split_within(make_images):
     root = make_images({"a": 10, "b": 6, "c": 3})
     splits = load(root, fraction=0.5)

@@ -172,6 +172,16 @@ def test_pillows_images_and_tensors_give_what_files_give(
     torch.testing.assert_close(many, expected[:1].expand(70, -1))
 
 
+@pytest.mark.parametrize("number", [1, 130])
+def test_an_image_in_memory_whose_embedding_is_not_finite_is_numbered(
+    net: siamkit.SiameseNet, number: int
+) -> None:
+    images = torch.zeros(140, 3, *net.preprocessing.size)
+    images[number] = torch.nan
+    with pytest.raises(NonFiniteError, match=f"image {number}: the embedding is NaN"):
+        Embedder(net, kernel="eager").embed(images)
+
+
 def test_tensors_of_another_shape_are_refused(net: siamkit.SiameseNet) -> None:
     embedder = Embedder(net, kernel="eager")
     for shape in [(3, 32, 32), (1, 1, 32, 32), (1, 3, 40, 40)]:

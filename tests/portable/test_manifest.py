@@ -38,7 +38,7 @@ def test_what_was_written_is_read(folder: Path):
     assert is_export(folder) and not is_export(folder.parent)
 
 
-@pytest.mark.parametrize("value_range", [None, 12, (0.0, 1.5)])
+@pytest.mark.parametrize("value_range", [None, 1, 12, 16, (0.0, 1.5)])
 def test_the_preprocessing_survives(value_range):
     given = Preprocessing((0.5,), (0.25,), (64, 96), "bicubic", 0.9, "pad", value_range)
     assert Images.of(given, 1000).preprocessing == given
@@ -129,6 +129,7 @@ def test_a_sealed_manifest_that_makes_no_sense_is_refused(change, message, folde
         ({"value_range": (1.0, 1.0)}, "is not ascending"),
         ({"mean": (0.5, 0.5)}, "another number of means than of standard deviations"),
         ({"value_range": 17}, r"images\.value_range"),
+        ({"value_range": 0}, r"images\.value_range"),
         ({"fit": "stretch"}, r"images\.fit: must be one of crop, pad, squash"),
     ],
 )
