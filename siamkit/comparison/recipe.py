@@ -171,7 +171,8 @@ def choose_recipe(
     record = _record(table, best, choice, budget)
     if best.trains:
         steps = _steps(base, registries, best, splits.train)
-        own = _pace_of(compared, plan.arms.index(best))
+        held_out = len(splits.val) / len(divide(images, plan).sets[plan.rounds[0]]["val"])
+        own = _pace_of(compared, plan.arms.index(best), held_out)
         passed = time.perf_counter() - begun
         if goes_on:  # what the trials took before they were stopped counts too
             passed = max(passed, table["seconds"])
@@ -248,19 +249,26 @@ def _place(name: str, names: Sequence[str]) -> int:
     return names.index(name) if name in names else len(names)
 
 
-def _pace_of(compared: Compared, arm: int) -> Pace:
-    """Return the pace of an arm, from its trials; the evaluation counts for the steps.
+def _pace_of(compared: Compared, arm: int, held_out: float) -> Pace:
+    """Return the pace of an arm's training on all training images, from its trials.
 
     What a network without training takes is the start of a run. On all training images, the start
     takes about twice as long as in a trial.
+
+    Args:
+        compared: The trials.
+        arm: The number of the arm.
+        held_out: How many times as many images the training is evaluated on as a trial.
     """
     still = next(i for i, one in enumerate(compared.plan.arms) if not one.trains)
     runs = [r for (a, _), r in compared.results.items() if a == arm and r.failed is None]
     starts = [r for (a, _), r in compared.results.items() if a == still and r.failed is None]
     start = min((r.seconds + r.filling for r in starts), default=0.0)
     spent = fmean(r.seconds + r.filling for r in runs)
-    step = max(spent - start, 1e-3) / fmean(r.steps for r in runs)
-    return Pace(2 * start + _REPORT, step, 0.0)
+    evaluating = fmean(r.evaluating for r in runs)
+    step = max(spent - start - evaluating, 1e-3) / fmean(r.steps for r in runs)
+    evaluation = held_out * evaluating / fmean(r.epochs for r in runs)
+    return Pace(2 * start + _REPORT, step, evaluation)
 
 
 def _steps(base: RunConfig, registries: Mapping[str, Registry], arm: Arm, images: ImageSet) -> int:

@@ -19,6 +19,7 @@ class ArmResult:
         test: The same on the held-out fold.
         seconds: The time of the run, without ``filling``; the time of all that were tuned.
         filling: The seconds in which features were computed and stored, for all arms.
+        evaluating: The seconds of the evaluation after the epochs, which are a part of ``seconds``.
         epochs: The number of trained epochs.
         best_epoch: The best epoch, from 1; 0 for the network before the first step.
         steps: The number of optimizer steps.
@@ -34,6 +35,7 @@ class ArmResult:
     test: Mapping[str, Totals] = field(default_factory=dict)
     seconds: float = 0.0
     filling: float = 0.0
+    evaluating: float = 0.0
     epochs: int = 0
     best_epoch: int = 0
     steps: int = 0

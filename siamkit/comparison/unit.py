@@ -163,6 +163,7 @@ def run_arm(
         _measured(run, TEST),
         sum(spans) - filling,
         filling,
+        _evaluating(events),
         result["epochs"],
         int(result["metrics"]["best"]["epoch"]),
         steps,
@@ -199,6 +200,14 @@ def _filling(run: RunDir) -> float:
     """Return the seconds in which a run computed features and stored them."""
     fills = [e for e in read_log(run.events).events if e["event"] == "fill"]
     return sum(float(e["seconds"]) for e in fills if e["done"] == e["total"])
+
+
+def _evaluating(events: Sequence[LoggedEvent]) -> float:
+    """Return the seconds of the evaluation after each epoch, of which the last time counts."""
+    ends = {event["epoch"]: event for event in events if event["event"] == "epoch_end"}
+    return sum(
+        float(e.get("seconds", 0.0)) - float(e.get("train_seconds", 0.0)) for e in ends.values()
+    )
 
 
 def _phases(events: Sequence[LoggedEvent]) -> Iterator[dict[str, Any]]:

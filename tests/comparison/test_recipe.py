@@ -250,7 +250,7 @@ def test_the_budget_is_divided_between_the_trials_and_the_training(
             done,
             results={
                 (arm, turn): replace(
-                    result, filling=0.0, steps=10, epochs=1,
+                    result, filling=0.0, evaluating=0.0, steps=10, epochs=1,
                     seconds=10.0 if plan.arms[arm].trains else 0.0,
                 )
                 for (arm, turn), result in done.results.items()
@@ -475,13 +475,23 @@ def test_too_few_training_classes_are_named(
 
 def test_a_network_without_training_that_failed_tells_no_start() -> None:
     arms = (Arm("still", trains=False), Arm("a"))
-    run = ArmResult(seconds=6.0, steps=10)
+    run = ArmResult(seconds=6.0, steps=10, epochs=1)
     for failed, step in ((None, 0.4), ("no", 0.6)):
         still = ArmResult(seconds=2.0, failed=failed)
         seen = SimpleNamespace(
             plan=SimpleNamespace(arms=arms), results={(0, 0): still, (1, 0): run}
         )
-        assert recipes._pace_of(seen, 1).step == pytest.approx(step)  # type: ignore[arg-type]
+        assert recipes._pace_of(seen, 1, 1.0).step == pytest.approx(step)  # type: ignore[arg-type]
+
+
+def test_the_training_is_evaluated_on_more_images_than_a_trial() -> None:
+    run = ArmResult(seconds=14.0, evaluating=4.0, steps=10, epochs=2)
+    seen: Any = SimpleNamespace(
+        plan=SimpleNamespace(arms=(Arm("still", trains=False), Arm("a"))),
+        results={(0, 0): ArmResult(seconds=2.0), (1, 0): run},
+    )
+    pace = recipes._pace_of(seen, 1, 3.0)
+    assert (pace.step, pace.evaluation) == (pytest.approx(0.8), pytest.approx(6.0))
 
 
 def test_a_choice_goes_on_only_with_a_plan_that_it_can_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def result(value, seconds, number, noise=0.02):
         for name in ("recall@1", "map@r")
     }
     phases = ({"first_epoch": 1, "trainable": 5, "parameters": 10, "stages": ["head"]},)
-    return ArmResult(parts, parts, seconds, 1.0, 3, 2, 30, 300, phases, notices=("said",))
+    return ArmResult(parts, parts, seconds, 1.0, 0.0, 3, 2, 30, 300, phases, notices=("said",))
 
 
 def compared(values, seconds=None, rounds=6, noise=0.02, **options):

@@ -43,6 +43,11 @@ def notice(time: float, text: str) -> Event:
     return {"event": "notice", "time": time, "text": text}
 
 
+def scored(time: float, epoch: int, training: float, whole: float) -> Event:
+    return {"event": "epoch_end", "time": time, "epoch": epoch, "seconds": whole,
+            "train_seconds": training, "train_loss": 0.5, "metrics": {}, "best": False}  # fmt: skip
+
+
 def phase(time: float, epoch: int, trainable: int, **stages: int) -> Event:
     changes = [
         {"stage": name, "parameters": 10, "trainable": count, "lr": 1.0}
@@ -129,8 +134,12 @@ def test_a_run_is_described_by_its_log(training: Training, run: Callable[..., Ar
         phase(6.0, 3, 20, stem=10),
         phase(7.0, 3, 20, stem=10),
         fill(8.0, 0.5, 4, 4),
+        scored(9.0, 1, 1.5, 2.0),
+        scored(9.5, 2, 1.0, 1.25),
+        scored(9.75, 2, 1.0, 1.5),  # a resumed run repeats it
     ]
     found = run("a")
+    assert found.evaluating == 1.0
     assert (found.seconds, found.filling) == (7.5, 2.5)
     assert (found.epochs, found.best_epoch, found.steps) == (3, 2, 15)
     assert found.images == 3 * 40
