@@ -111,7 +111,7 @@ def test_an_entry_without_options_takes_none(losses):
 
 def test_a_union_is_one_problem_on_the_users_key(losses):
     text = message(losses.get("triplet").validate, {"views": "x"}, "loss")
-    assert text.startswith("loss.views: must be an integer, got 'x'")
+    assert text.startswith("loss.views: must be an integer, or a list, got 'x'")
     assert "\n" not in text
 
 

@@ -173,7 +173,7 @@ def test_every_flag_reaches_its_key(cli, tmp_path):
         (["--loss", "tripplet"], "--loss: unknown loss 'tripplet'; did you mean 'triplet'? "
          "'siamkit list losses' lists them"),
         (["--epochs", "-1"], "--epochs: must be greater than or equal to 0, got -1"),
-        (["--lr", "-1"], "--lr: must be greater than 0, got '-1'"),
+        (["--lr", "-1"], "--lr: must be greater than 0, or 'auto', got '-1'"),
         (["--set", "loss.margin=-1", "--loss", "triplet"],
          "--set loss.margin: must be greater than 0, got -1 (loss 'triplet')"),
     ],
