@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from inspect import unwrap
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any
 
@@ -165,9 +164,12 @@ def _methods(kind: type) -> str:
     texts = []
     for base in kind.__mro__:
         for name, member in sorted(vars(base).items() if _package(base) not in _KNOWN else ()):
-            inside = member.fget if isinstance(member, property) else unwrap(member)
-            if isinstance(inside, FunctionType):
+            inside = member.fget if isinstance(member, property) else member
+            if isinstance(inside, staticmethod | classmethod):
+                inside = inside.__func__
+            while isinstance(inside, FunctionType):  # a decorated method, then what it decorates
                 texts.append(f"{name} {_compiled(inside.__code__)}")
+                inside = vars(inside).get("__wrapped__")
     return "\n".join(texts)
 
 

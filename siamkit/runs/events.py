@@ -76,7 +76,8 @@ def _process_restored() -> Iterator[None]:
     finally:
         torch.set_grad_enabled(gradients)
         if folder is not None:
-            os.chdir(folder)
+            with suppress(OSError):  # the listener deleted it
+                os.chdir(folder)
 
 
 def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[Listener]) -> Emit:

@@ -115,13 +115,13 @@ def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPre
     first = _stacked(train.dataset, views[:1])
     # The code of a network may change in ways that the facts do not show. The graph of the same
     # network on the same image is as far from it as it was when it was made.
-    if made is not None and abs(_apart(setup, made, first) - made.apart) > _CLOSE:
-        made = None
+    if made is not None and not abs(_apart(setup, made, first) - made.apart) <= _CLOSE:
+        made = None  # also if a difference is NaN
     known = made is not None
     if made is None:
         made = _made(setup, boundaries, _stacked(train.dataset, views), judge)
-        if memory is not None:
-            memory.write(replace(made, apart=_apart(setup, made, first)))
+        if memory is not None and math.isfinite(apart := _apart(setup, made, first)):
+            memory.write(replace(made, apart=apart))
     _require_faster(made.speeds)
     seconds = None if known else time.monotonic() - started
     notice = f"{made.record.sentence}. {paid(made.speeds, computed, seconds)}"

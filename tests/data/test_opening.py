@@ -1,45 +1,19 @@
 """Opening data: the kinds of sources, and what is refused."""
 
-import csv
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from people import load, pair_rows, rows_of, table
 from PIL import Image
 
 from siamkit.config import DataConfig
-from siamkit.data.load import load_data
 from siamkit.data.opening import names_tuples, open_source
-from siamkit.data.splits import Splits
 from siamkit.errors import DataError
 
 Nobody = Callable[[], AbstractContextManager[None]]
-
-
-def table(path: Path, header: str, rows: list[tuple[object, ...]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(","))
-        writer.writerows(rows)
-    return path
-
-
-def load(path: Path, seed: int = 0, **options: object) -> Splits:
-    return load_data(DataConfig(path=str(path), **options), seed)
-
-
-def rows_of(people: Path) -> list[tuple[str, str]]:
-    return [(f"c{i}/{k}.png", f"c{i}") for i in range(8) for k in range(4)]
-
-
-def pair_rows(classes: int = 8) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for i in range(classes):
-        rows += [(f"c{i}/0.png", f"c{i}/1.png", 1), (f"c{i}/2.png", f"c{i}/3.png", 1)]
-        rows += [(f"c{i}/0.png", f"c{i}/2.png", 0)]  # a forgery is not of the same identity
-    return rows
 
 
 def test_all_bad_rows_are_told_at_once_and_capped(people: Path) -> None:

@@ -1,50 +1,19 @@
 """Images that cannot be used: told with their rows, refused or left out."""
 
-import csv
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from people import keys, load, pair_rows, rows_of, table
 from PIL import Image
 
 from siamkit.config import DataConfig
-from siamkit.data.images import ImageSet
-from siamkit.data.load import load_data
 from siamkit.data.opening import open_source
-from siamkit.data.splits import Splits
 from siamkit.data.usability import usable
 from siamkit.errors import DataError
 
 Nobody = Callable[[], AbstractContextManager[None]]
-
-
-def table(path: Path, header: str, rows: list[tuple[object, ...]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(","))
-        writer.writerows(rows)
-    return path
-
-
-def load(path: Path, seed: int = 0, **options: object) -> Splits:
-    return load_data(DataConfig(path=str(path), **options), seed)
-
-
-def keys(images: ImageSet) -> set[str]:
-    return {sample.key for sample in images.samples}
-
-
-def rows_of(people: Path) -> list[tuple[str, str]]:
-    return [(f"c{i}/{k}.png", f"c{i}") for i in range(8) for k in range(4)]
-
-
-def pair_rows(classes: int = 8) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for i in range(classes):
-        rows += [(f"c{i}/0.png", f"c{i}/1.png", 1), (f"c{i}/2.png", f"c{i}/3.png", 1)]
-        rows += [(f"c{i}/0.png", f"c{i}/2.png", 0)]  # a forgery is not of the same identity
-    return rows
 
 
 def truncate(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,6 +43,16 @@ def of(body: Any, names: tuple[str, ...] = ("0",)) -> str:
     return code_of(nn.Sequential(body, nn.Linear(4, 2)), names)
 
 
+def decorated(factor: int) -> Any:
+    """Return ``Body.forward`` in a decorator that changes its output."""
+
+    @functools.wraps(Body.forward)
+    def forward(self: Body, images: torch.Tensor) -> torch.Tensor:
+        return factor * forward.__wrapped__(self, images)
+
+    return forward
+
+
 def edited(owner: type, **members: Any) -> Callable[[pytest.MonkeyPatch], Any]:
     def edit(monkeypatch: pytest.MonkeyPatch) -> Any:
         for name, member in members.items():
@@ -75,6 +86,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Any:
         edited(Body, factor=property(lambda self: 2.0)),
         edited(Body, kinds=staticmethod(lambda: frozenset({"a", "b"}))),
         edited(Body, more=lambda self: 1),
+        edited(Body, forward=decorated(2)),
         changed(act=torch.sin),
         changed(act=nn.functional.gelu),
         changed(act=lambda x: 2 * x),

@@ -134,6 +134,15 @@ def test_the_working_directory_and_gradients_stay_as_they_were(
     assert Path("run/events.jsonl").is_file() and not any((tmp_path / "away").iterdir())
 
 
+def test_a_listener_that_deletes_the_working_directory_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    emit = emitter(RunDir(tmp_path), [lambda event: (tmp_path / "work").rmdir()], [])
+    emit("notice", {"text": "hello"})
+
+
 def test_events_go_on_in_a_working_directory_that_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
