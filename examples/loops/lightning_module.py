@@ -9,12 +9,13 @@ class FineTuning(lightning.LightningModule):
     def __init__(self, folder, epochs, cached):
         super().__init__()
         self.images, self.net, self.controller, self.schedule = setup(folder, epochs)
+        self.starts = {phase.start_epoch: phase for phase in self.schedule.phases()}
+        self.ends = {phase.end_epoch for phase in self.schedule.phases()}
         self.cached, self.losses = cached, []
         self.now = ()  # the phase's module and data; in a tuple, the module is no submodule
 
     def train_dataloader(self):
-        phase = self.schedule.phase_at(self.current_epoch)
-        if self.current_epoch == phase.start_epoch:
+        if phase := self.starts.get(self.current_epoch):
             self.now = enter(phase, self.controller, self.images, self.cached)
         return loader(self.now[1], self.current_epoch)
 
@@ -25,7 +26,7 @@ class FineTuning(lightning.LightningModule):
         return loss
 
     def on_train_epoch_end(self):
-        if self.current_epoch + 1 == self.schedule.phase_at(self.current_epoch).end_epoch:
+        if self.current_epoch + 1 in self.ends:
             self.controller.verify(f"epoch {self.current_epoch + 1}")
 
     def configure_optimizers(self):
