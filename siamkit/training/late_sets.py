@@ -31,7 +31,8 @@ def stocked(scorer: Scorer, engine: Engine, execution: Execution, name: str) -> 
         reason = engine.stock(execution, name)
     except ResourceError as error:
         reason = error.what
-    if reason is not None:
+    if reason is not None and name not in scorer.uncached:
+        scorer.uncached.add(name)  # said once, though a set may be embedded before and after
         text = f"the {NAMES.get(name, name)} images are embedded without the cache: {reason}"
         scorer.emit("notice", {"text": text})
     return reason is None

@@ -55,6 +55,7 @@ class Scorer:
     Attributes:
         remarks: The problem of the last embeddings of each image set, or None, by the set's name;
             see :func:`siamkit.evaluation.collapse.collapse`.
+        uncached: The image sets of which the user was told that they are embedded without the cache.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Scorer:
     ) -> None:
         self.setup, self.sets, self.state, self.emit = setup, sets, state, emit
         self.remarks: dict[str, str | None] = {}
+        self.uncached: set[str] = set()
         self._evaluators = {
             name: evaluator_of(setup, part.images) for name, part in sets.items() if not part.trains
         }

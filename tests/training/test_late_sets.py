@@ -104,7 +104,7 @@ def test_the_cache_does_not_exceed_its_size_for_them(split_values: Values, tmp_p
     _, whole, metrics = run("whole")
     notices, size, same = run("small", cache_gb=(whole - 1) / 1e9)
     assert size < whole
-    (told,) = {text for text in notices if "without the cache" in text}
+    (told,) = [text for text in notices if "without the cache" in text]  # said once
     assert re.match(
         r"the test images are embedded without the cache: 12 new rows need .* of the", told
     )
