@@ -14,7 +14,7 @@ from siamkit.checks import whole_number
 from siamkit.compress.prune import prune as _prune
 from siamkit.compress.rounds import Wish
 from siamkit.compress.shrink import PARTS
-from siamkit.config import COMPONENTS, Layer, RunConfig, flat, resolve
+from siamkit.config import COMPONENTS, DEFAULT_RATE, Layer, RunConfig, flat, resolve
 from siamkit.config.base import expanded
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
@@ -25,6 +25,7 @@ from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import argument, setting
+from siamkit.training.quantize import INT8
 
 _SECTIONS = ("freeze", "optimizer", "scheduler", "train", "engine", "calibration", "track")
 _KEYS = ("report", "data.path", "data.root", "data.workers")
@@ -171,7 +172,19 @@ def _config(run: OpenRun, changes: Layer, epochs: int | None) -> RunConfig:
             raise ConfigError("must be greater than or equal to 1", where=where, got=epochs)
         layers.append(Layer({"train": {"epochs": epochs}}, lambda key: where))
     _ = run.config  # checks it
-    return resolve(run.registries, *layers, where=str(run.dir.config))
+    config = resolve(run.registries, *layers, where=str(run.dir.config))
+    if config.optimizer.lr == "auto":
+        raise ConfigError(
+            "the fine-tuning of a pruned network finds no rate by itself",
+            where="optimizer.lr", got="auto",
+            hint=f"give a rate: {setting('optimizer.lr', DEFAULT_RATE)}",
+        )  # fmt: skip
+    if config.engine.prefix == INT8:
+        raise ConfigError(
+            "the fine-tuning of a pruned network computes nothing in int8",
+            where="engine.prefix", got=INT8, hint=f"use {setting('engine.prefix', 'auto')}",
+        )  # fmt: skip
+    return config
 
 
 def _may_change(key: str) -> bool:

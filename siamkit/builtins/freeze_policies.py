@@ -18,7 +18,7 @@ from siamkit.builtins.plateau import plateaus
 from siamkit.errors import ConfigError
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.interfaces import HEAD, FreezePlan, FreezePolicy, NormMode, Options, Progress, Stage
-from siamkit.spelling import command
+from siamkit.spelling import command, setting
 
 _SHOWN = 8
 
@@ -274,6 +274,7 @@ class Regex(_Policy[RegexOptions]):
     def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
         """Return the plan of the whole run."""
         names = _parameters(stages)
+        norms = {name for stage in _body(stages) for name in stage.norms}
         matched: set[str] = set()
         for pattern in self.options.patterns:
             found = matching(pattern, names, "freeze.patterns")
@@ -284,6 +285,14 @@ class Regex(_Policy[RegexOptions]):
                     got=pattern,
                     allowed=_some(names),
                     hint=f"{command('inspect', parameters=True)} lists all parameters",
+                )
+            if self.options.norm == "frozen" and norms.issuperset(found):
+                raise ConfigError(
+                    "the pattern matches only parameters of norm layers, which norm 'frozen' does "
+                    "not train",
+                    where="freeze.patterns",
+                    got=pattern,
+                    hint=f"use {setting('freeze.norm', 'affine')}, or leave out the pattern",
                 )
             matched |= found
         return _plan_few(stages, matched, self.options)

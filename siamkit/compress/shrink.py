@@ -27,6 +27,7 @@ from siamkit.model.grouping import is_norm
 from siamkit.model.pruning import Pruning
 from siamkit.model.reading import StageReader
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.undisturbed import undisturbed
 from siamkit.spelling import argument
 from siamkit.training.batching import LossBatch, epoch_steps
 from siamkit.training.build import Setup
@@ -167,7 +168,8 @@ def importance_of(
     """
     reads, backbone = setup.net.head.reads, cast(Backbone, dependencies.backbone)
     extractor = backbone if reads is None else StageReader(backbone, reads)
-    scores = taylor(dependencies, _losses(setup, sets, extractor))
+    with undisturbed(setup.loss):  # a cross-batch memory keeps no embedding of this pass
+        scores = taylor(dependencies, _losses(setup, sets, extractor))
     if any(value > 0 for values in scores.values() for value in values):
         return "taylor", scores
     return "activation", activation(dependencies, found)
@@ -200,7 +202,8 @@ def _losses(setup: Setup, sets: Mapping[str, LoadedSet], extractor: nn.Module) -
 
 
 def _loss(setup: Setup, batch: Batch, part: LossBatch, extractor: nn.Module) -> Tensor:
-    embeddings = promoted(setup.net.project(extractor(batch.inputs)))
+    with setup.net.comparing():
+        embeddings = promoted(setup.net.project(extractor(batch.inputs)))
     loss: Tensor
     if part.tuples is None:
         loss = setup.loss(embeddings, batch.labels)

@@ -26,7 +26,13 @@ from siamkit.errors import ConfigError, did_you_mean
 from siamkit.freezing import proof
 from siamkit.freezing.hold import hold, release
 from siamkit.freezing.processes import require_same
-from siamkit.freezing.schedule import StageStatus, norm_mode, require_plan, status
+from siamkit.freezing.schedule import (
+    StageStatus,
+    norm_mode,
+    require_plan,
+    status,
+    without_frozen_norms,
+)
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.fingerprint import mark_of
 from siamkit.model.grouping import is_norm
@@ -222,7 +228,7 @@ class FreezeController:
                 got=alone[0],
                 hint="apply the plan to the network inside, then wrap that network again",
             )
-        return replace(plan, trainable=frozenset(trainable))
+        return without_frozen_norms(replace(plan, trainable=frozenset(trainable)), self.stages)
 
     def _set_modes(self, plan: FreezePlan) -> None:
         for name, module in named_modules(self.net):

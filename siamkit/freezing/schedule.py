@@ -88,10 +88,7 @@ class FreezeSchedule:
                 hint="a policy must be a pure function of stages and progress: keep no state and "
                 "draw no random numbers in it, or a resumed run would train other parameters",
             )
-        if plan.norm != "frozen":
-            return plan
-        norms = frozenset(n for stage in self.stages if stage.name != HEAD for n in stage.norms)
-        return replace(plan, trainable=plan.trainable - norms)
+        return without_frozen_norms(plan, self.stages)
 
     def phases(self, history: History = ()) -> tuple[Phase, ...]:
         """Return the phases of the run. Consecutive epochs with equal plans form one phase.
@@ -284,6 +281,14 @@ def status(
             )
         )
     return tuple(rows)
+
+
+def without_frozen_norms(plan: FreezePlan, stages: Iterable[Stage]) -> FreezePlan:
+    """Return the plan, with ``norm="frozen"`` without the norm parameters of the backbone."""
+    if plan.norm != "frozen":
+        return plan
+    norms = frozenset(n for stage in stages if stage.name != HEAD for n in stage.norms)
+    return replace(plan, trainable=plan.trainable - norms)
 
 
 def norm_of(stage: Stage, plan: FreezePlan) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -42,18 +43,25 @@ def is_norm(module: nn.Module) -> bool:
 
     torch's own layers are recognised by class (timm's ``BatchNormAct2d`` and ``LayerNorm2d`` are
     subclasses). Other layers are recognised by the name of their class (``RmsNorm``,
-    ``SimpleNorm``, ``FilterResponseNormTlu2d``), if their own parameters are all vectors. Modules
-    that normalise weights instead of activations, such as a spectral norm, do not count.
+    ``SimpleNorm``, ``FilterResponseNormTlu2d``), if their own parameters are all vectors and no
+    child has any: ``NormFreeNet`` and ``PreNorm`` are built of layers. Modules that normalise
+    weights instead of activations, such as a spectral norm, do not count.
     """
     if isinstance(module, _TORCH_NORMS):
         return True
     own = module.parameters(recurse=False)
     vectors = all(max(p.shape, default=1) == p.numel() for p in own)
+    layer = not any(_has_tensors(child) for child in module.children())
     name = (
         getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
     )
     name = name or type(module).__name__
-    return vectors and bool(_NORM_CLASS.search(name)) and not _OF_WEIGHTS.search(name)
+    named = bool(_NORM_CLASS.search(name)) and not _OF_WEIGHTS.search(name)
+    return layer and vectors and named
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return any(True for _ in chain(module.parameters(), module.buffers()))
 
 
 def norm_parameters(module: nn.Module) -> frozenset[str]:

@@ -64,7 +64,7 @@ class SiameseNet(TextRepr, nn.Module):
         self.origin: Origin | None = None
         self.pruning: Pruning | None = None
         self.quantized: Quantized | None = None
-        self._reading = False
+        self._reading = self._comparing = False
 
     def __repr__(self) -> str:
         """Return a summary of the network; ``print(net.backbone)`` shows its modules."""
@@ -101,6 +101,18 @@ class SiameseNet(TextRepr, nn.Module):
         finally:
             self._reading = False
 
+    @contextmanager
+    def comparing(self) -> Iterator[None]:
+        """Let the network return what a training step compares, in eval mode too.
+
+        With a computed head, these are the backbone's own features ``[N, training_dim]``.
+        """
+        self._comparing = True
+        try:
+            yield
+        finally:
+            self._comparing = False
+
     @property
     def extractor(self) -> nn.Module:
         """The module that maps images to what the head reads: the backbone, or the reader."""
@@ -117,7 +129,7 @@ class SiameseNet(TextRepr, nn.Module):
         dtype = dtype_of(self.head)
         if dtype is not None and not autocasting(features):
             features = features.to(dtype)
-        aside = self.training and self.head.computed
+        aside = (self.training or self._comparing) and self.head.computed
         embeddings: Tensor = self.own_features(features) if aside else self.head(features)  # [N, E]
         if not self.normalize:
             return embeddings

@@ -67,7 +67,13 @@ def begin(
     Raises:
         SiamkitError: The run cannot be built, or the tensors do not fit.
     """
-    setup = build(config, registries, len(splits.train.classes), weights="none")
+    setup = build(
+        config,
+        registries,
+        len(splits.train.classes),
+        labelled=splits.train.tuples is None,
+        weights="none",
+    )
     require_loss(setup, splits)
     load_model_tensors(setup, tensors)
     run = RunDir(folder)

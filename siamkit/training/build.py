@@ -85,6 +85,7 @@ def build(
     registries: Mapping[str, Registry],
     num_classes: int,
     *,
+    labelled: bool = True,
     weights: Weights = "all",
 ) -> Setup:
     """Build the parts of a run.
@@ -92,7 +93,8 @@ def build(
     Args:
         config: A resolved config.
         registries: The registry of each component section.
-        num_classes: Training classes.
+        num_classes: Training classes; for pairs or triplets, their identities.
+        labelled: Whether the training images have labels; those of pairs and triplets have none.
         weights: Which of the configured backbone weights to load.
 
     Raises:
@@ -103,7 +105,7 @@ def build(
         created = create_net(config, registries, weights=weights)
         config = config.model_copy(update={"head": created.head})
         policy = build_policy(config, registries)
-        if is_computed(config, created.net, policy, has_classes=num_classes > 0):
+        if is_computed(config, created.net, policy, has_classes=labelled and num_classes > 0):
             created.net.head.hold_computed()
         context = LossContext(created.net.training_dim, num_classes)
         loss: Loss = built(config.loss, registries["loss"], Loss, context)

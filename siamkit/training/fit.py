@@ -84,7 +84,12 @@ def fit(
     with using_threads(config.train.threads) as threads:
         trackers = build_trackers(config, registries["track"])
         splits = _load(config)
-        setup = build(for_data(config, splits, registries), registries, len(splits.train.classes))
+        setup = build(
+            for_data(config, splits, registries),
+            registries,
+            len(splits.train.classes),
+            labelled=splits.train.tuples is None,
+        )
         about_images = prepare_images(setup, splits)
         about_head = *head_notices(config, splits.val.tuples is not None), *setup.notices
         splits = replace(splits, notices=(*notices, *splits.notices, *about_images, *about_head))
@@ -187,7 +192,13 @@ def resume(
             run_dir.write_config(config)
         if saved.is_slim:
             return _slim_result(run_dir, saved, emit)
-        setup = build(config, registries, len(splits.train.classes), weights="none")
+        setup = build(
+            config,
+            registries,
+            len(splits.train.classes),
+            labelled=splits.train.tuples is None,
+            weights="none",
+        )
         setup.weights = state.weights
         if not state.is_over(config.train.epochs):
             there = len(checkpoint.newest_first(run_dir.checkpoints))

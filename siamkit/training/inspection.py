@@ -170,10 +170,13 @@ def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weigh
     missing = (
         config.data.path != SAMPLE and weights == "file" and not Path(config.data.path).exists()
     )
-    setup = build(config, registries, num_classes=2, weights=weights)
+    labelled = not names_tuples(config.data)
+    setup = build(config, registries, num_classes=2, labelled=labelled, weights=weights)
     if _count(setup.loss) and not missing:
         splits = load_data(config.data, config.train.seed)
-        setup = build(config, registries, len(splits.train.classes), weights=weights)
+        setup = build(
+            config, registries, len(splits.train.classes), labelled=labelled, weights=weights
+        )
     return replace(setup, notices=(*about_head, *setup.notices))
 
 

@@ -116,7 +116,11 @@ def visited(images: ImageSet, steps: Sequence[Step]) -> tuple[ImageSet, list[Ste
         passes = tuple([place[i] for i in images] for images in part.passes)
         return replace(part, images=[place[i] for i in part.images], passes=passes)
 
-    found = ImageSet(tuple(images.samples[i] for i in used), images.classes)
+    tuples = images.tuples
+    if tuples is not None:
+        whole = [n for n, row in enumerate(tuples.rows) if seen.issuperset(row)]
+        tuples = tuples.take(whole, place)
+    found = ImageSet(tuple(images.samples[i] for i in used), images.classes, tuples)
     return found, [[renumbered(part) for part in step] for step in steps]
 
 
@@ -340,7 +344,7 @@ class _Test:
         setup, total, size = self.setup, 0.0, 0
         kept = Snapshot(setup.loss.modules())
         self._fresh.restore()
-        with evaluating(setup.net):
+        with evaluating(setup.net), setup.net.comparing():
             for place, (batches, part) in enumerate(self._watched):
                 # A loss that draws at random draws the same each time.
                 seed_generators(derive(setup.config.train.seed, "watched", place))

@@ -55,7 +55,7 @@ class Scorer:
     Attributes:
         remarks: The problem of the last embeddings of each image set, or None, by the set's name;
             see :func:`siamkit.evaluation.collapse.collapse`.
-        uncached: The image sets of which the user was told that they are embedded without the cache.
+        uncached: The image sets of which the user knows that they are embedded without the cache.
     """
 
     def __init__(

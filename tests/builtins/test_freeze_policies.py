@@ -282,6 +282,13 @@ def test_each_pattern_must_match():
     assert "siamkit.inspect(parameters=True)" in message
 
 
+def test_a_pattern_of_norms_that_are_frozen_is_refused():
+    assert plan(make("regex", patterns=["bn"], norm="affine")).trainable > HEAD_STAGE.norms
+    with pytest.raises(ConfigError, match=r"only parameters of norm layers.* got 'bn'"):
+        plan(make("regex", patterns=["conv", "bn"], norm="frozen"))
+    plan(make("regex", patterns=["layer4"], norm="frozen"))  # norms and others
+
+
 def test_patterns_may_look_around():
     p = plan(make("regex", patterns=[r"^(?!.*bn).*stem"]))
     assert p.trainable == {"backbone.stem.conv.weight", *HEAD_STAGE.parameters}

@@ -225,6 +225,8 @@ def test_each_round_removes_the_same_share() -> None:
         ({"finetune_epochs": 0}, "finetune_epochs"),
         ({"head": "linear"}, "cannot be changed by pruning"),
         ({"seed": 3}, "cannot be changed by pruning"),
+        ({"lr": "auto"}, "optimizer.lr: .* finds no rate by itself"),
+        ({"engine": {"prefix": "int8"}}, "engine.prefix: .* computes nothing in int8"),
         ({"image_size": 64}, "cannot be changed by pruning"),
         ({"freeze": "frozen-solid"}, "unknown freeze policy"),
         ({"rate": 3}, "no such argument"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -148,13 +149,37 @@ def test_a_part_has_the_groups_whose_layers_are_all_of_it() -> None:
 def test_without_a_gradient_the_outputs_decide(
     monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    setup = SimpleNamespace(net=SimpleNamespace(head=SimpleNamespace(reads=None)))
+    net = SimpleNamespace(head=SimpleNamespace(reads=None))
+    setup = SimpleNamespace(net=net, loss=nn.Identity())
     monkeypatch.setattr(shrink, "_losses", lambda *_: ())
     monkeypatch.setattr(shrink, "taylor", lambda *_: {"a": [0.0, value]})
     monkeypatch.setattr(shrink, "activation", lambda *_: {"a": [1.0, 2.0]})
     found = shrink.importance_of(setup, {}, SimpleNamespace(backbone=None), {})  # type: ignore[arg-type]
     expected = ("taylor", {"a": [0.0, value]}) if value else ("activation", {"a": [1.0, 2.0]})
     assert found == expected
+
+
+def test_a_memory_keeps_nothing_of_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(3))
+            self.place = 0
+
+    memory = Memory()
+
+    def measured(*_: Any) -> dict[str, list[float]]:
+        memory.kept += 1
+        memory.place += 1
+        return {}
+
+    monkeypatch.setattr(shrink, "taylor", measured)
+    monkeypatch.setattr(shrink, "activation", lambda *_: {})
+    net = SimpleNamespace(head=SimpleNamespace(reads=None))
+    monkeypatch.setattr(shrink, "_losses", lambda *_: ())
+    setup = SimpleNamespace(net=net, loss=memory)
+    shrink.importance_of(setup, {}, SimpleNamespace(backbone=None), {})  # type: ignore[arg-type]
+    assert memory.kept.tolist() == [0, 0, 0] and memory.place == 0
 
 
 @pytest.mark.parametrize("tuples", [None, Pairs(*(torch.tensor([i]) for i in (0, 1, 1)))])
@@ -166,8 +191,8 @@ def test_a_loss_gets_labels_or_the_tuples_that_the_data_lists(tuples: Pairs | No
         return args[0].sum()
 
     setup: Any = SimpleNamespace(
-        net=SimpleNamespace(project=lambda features: 2 * features), loss=loss,
-        device=torch.device("cpu"),
+        net=SimpleNamespace(project=lambda features: 2 * features, comparing=nullcontext),
+        loss=loss, device=torch.device("cpu"),
     )  # fmt: skip
     part: Any = SimpleNamespace(images=[0, 1], tuples=tuples)
     batch = Batch(torch.ones(2, 3), torch.tensor([4, 5]), torch.tensor([0, 1]))

@@ -67,6 +67,39 @@ def test_the_norm_mode_of_a_trainable_stage(mode: str, trains: bool) -> None:
     assert neck.training, "a new norm's statistics mean nothing before they are trained"
 
 
+def test_frozen_norms_do_not_train_whoever_made_the_plan() -> None:
+    controller = make()
+    plan = FreezePlan.of(controller.stages, ["layer4"], norm="frozen")
+    controller.apply(plan)
+    net = controller.net.train()
+    for name, parameter in net.named_parameters():
+        if ".bn" in name or "downsample.2" in name:
+            assert not parameter.requires_grad, name
+    assert any(p.requires_grad for n, p in net.named_parameters() if ".layer4." in n)
+    assert "backbone.model.layer4.0.bn1.weight" in controller.fingerprints
+    (neck,) = norms(net, "head.")
+    assert all(p.requires_grad for p in neck.parameters())
+    assert controller.apply(plan) == ()
+
+
+class NormalizedNet(nn.Sequential):
+    """A whole network whose class has the name of a norm."""
+
+
+def test_the_name_of_a_networks_class_holds_nothing_in_eval_mode() -> None:
+    body = NormalizedNet(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    net = NormalizedNet(body, nn.Conv2d(4, 4, 1))
+    stages = (
+        Stage("body", tuple(f"0.{n}" for n, _ in body.named_parameters()), ("0",), "0",
+              frozenset({"0.1.weight", "0.1.bias"})),
+        Stage("last", ("1.weight", "1.bias"), ("1",), "1"),
+    )  # fmt: skip
+    controller = FreezeController(net, stages)
+    controller.apply(FreezePlan.of(stages, ["body", "last"], norm="train"))
+    net.train()
+    assert all(module.training for module in net.modules())
+
+
 def test_the_eval_mode_of_the_whole_network_is_kept_by_a_plan() -> None:
     controller = make()
     controller.net.eval()

@@ -161,6 +161,18 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(shape))
 
 
+class PreNorm(nn.Sequential):
+    """A container with the name of a norm."""
+
+
+class NormAct(RmsNorm):
+    """A norm with an activation, which has no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.act = nn.ReLU()
+
+
 class SpectralNorm(RmsNorm):
     """Normalises weights, so it is no norm of activations."""
 
@@ -170,7 +182,9 @@ class SpectralNorm(RmsNorm):
     [
         (nn.BatchNorm2d(4), True), (nn.GroupNorm(2, 4), True), (nn.LayerNorm((2, 3)), True),
         (RmsNorm(4), True), (RmsNorm(1, 4, 1, 1), True), (RmsNorm(), True), (RmsNorm(2, 4), False),
-        (SpectralNorm(4), False), (nn.Linear(4, 1), False), (nn.ReLU(), False),
+        (NormAct(), True), (PreNorm(nn.ReLU()), True), (PreNorm(nn.Linear(4, 1)), False),
+        (PreNorm(nn.BatchNorm1d(4, affine=False)), False), (SpectralNorm(4), False),
+        (nn.Linear(4, 1), False), (nn.ReLU(), False),
     ],
 )  # fmt: skip
 def test_a_norm_is_known_by_its_class_or_its_name(module: nn.Module, norm: bool) -> None:

@@ -78,6 +78,22 @@ def test_a_run_and_its_inspection_say_why_the_head_is_not_the_usual_default(
     assert not any("the head is" in text for text in own["notices"])
 
 
+def test_a_head_cannot_be_computed_from_pairs_after_each_epoch(
+    run_values: Values, image_folder: Path, tmp_path: Path
+) -> None:
+    values = run_values(
+        data=data_of("pairs", tmp_path, image_folder), loss={"name": "contrastive"},
+        freeze="full", head={"name": "multistage", "dim": 8, "trained": False},
+        train={"epochs": 1},
+    )  # fmt: skip
+    for run in (api.inspect, api.fit):
+        with pytest.raises(ConfigError, match=r"head\.trained: .*a closed form needs classes"):
+            run(values)
+    assert not Path(values["run_dir"]).exists()
+    values["head"]["trained"] = None  # where the policy would allow it
+    assert len(api.fit(values)["history"]) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind, loss", [
     ("pairs", "contrastive"), ("pairs", "multi-similarity"), ("triplets", "triplet"),

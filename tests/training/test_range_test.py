@@ -89,6 +89,11 @@ def test_known_pairs_stay_pairs():
     images = ImageSet(LABELLED.samples[:12], LABELLED.classes, tuples=pairs)
     steps = planned_steps(TrainConfig(batch_size=4, images_per_class=2), images, 0, 2)
     kept, moved = visited(images, steps)
+    assert kept.tuples is not None  # so no head is computed from the identities
+    keys = [[kept.samples[i].key for i in row] for row in kept.tuples.rows]
+    known = [[images.samples[i].key for i in row] for row in pairs.rows]
+    assert keys == [row for row in known if row in keys]
+    assert len(keys) >= sum(part.size for step in steps for part in step) // 2
     for before, after in zip(steps, moved, strict=True):
         (old,), (new,) = before, after
         assert new.tuples is old.tuples and new.size == old.size

@@ -401,10 +401,22 @@ def test_a_head_that_cannot_be_computed_is_refused(
 # --- with other commands -------------------------------------------------------------------------
 
 
+def test_a_range_test_measures_the_loss_of_what_is_trained(run_values: Values) -> None:
+    """That of the backbone's own features, for which a loss with proxies is made."""
+    values = run_values(
+        head=COMPUTED, freeze="full", loss={"name": "proxy-anchor"}, train={"batch_size": 8}
+    )
+    found = siamkit.find_lr(values, steps=20)
+    assert found["lr"] > 0
+
+
 @pytest.mark.slow
-def test_a_run_with_a_computed_head_is_pruned(run_values: Values, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["triplet", "proxy-anchor"])
+def test_a_run_with_a_computed_head_is_pruned(
+    run_values: Values, tmp_path: Path, loss: str
+) -> None:
     pytest.importorskip("torch_pruning")
-    values = run_values(head=COMPUTED, train={"epochs": 1})
+    values = run_values(head=COMPUTED, loss={"name": loss}, train={"epochs": 1})
     api.fit(values)
     result = siamkit.prune(
         values["run_dir"], ratio=0.2, finetune_epochs=1, run_dir=tmp_path / "pruned"
