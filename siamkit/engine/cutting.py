@@ -29,6 +29,7 @@ from siamkit.engine.trial import (
     step,
 )
 from siamkit.errors import ConfigError, SiamkitError
+from siamkit.freezing.schedule import without_frozen_norms
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.generators import seeded
 from siamkit.model.names import named_parameters, unwrap
@@ -148,7 +149,8 @@ def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Te
             ``[N, C, H, W]``, holds NaN or infinity, or holds no two different images.
     """
     _require_images(images)
-    net = unwrap(module)
+    net, stages = unwrap(module), tuple(stages)
+    plan = without_frozen_norms(plan, stages)
     trains = {name for name, p in named_parameters(net) if p.requires_grad}
     if wrong := sorted(trains ^ plan.trainable):
         raise ConfigError(
@@ -156,7 +158,7 @@ def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Te
             f"{plural(len(wrong), 'parameter')}, such as {wrong[0]!r}",
             hint="call FreezeController(module, stages).apply(plan) first",
         )
-    boundaries = find_boundaries(net, tuple(stages), plan)
+    boundaries = find_boundaries(net, stages, plan)
     exact, reasons = first_exact_cut(net, boundaries, images)
     return CutResult(exact, tuple(reasons) if boundaries else (NOTHING_FROZEN,))
 

@@ -195,6 +195,15 @@ def test_a_plan_that_was_not_applied_is_refused():
         engine.cut(net, stages, plan, images(16))
 
 
+def test_a_plan_that_freezes_norms_is_the_one_that_was_applied():
+    net = api.create_model("timm:resnet10t", pretrained=False, head="linear")
+    stages = net.stages()
+    plan = FreezePlan.of(stages, ["layer4"], norm="frozen")
+    FreezeController(net, stages).apply(plan)
+    result = engine.cut(net, stages, plan, images(32))
+    assert result.cut is not None and not result.reasons
+
+
 def test_nothing_frozen_is_said():
     net, stages, _ = toy()
     plan = FreezePlan.of(stages, [stage.name for stage in stages])
