@@ -17,6 +17,7 @@ THREADS = "OMP_NUM_THREADS"
 """The environment variable with the number of threads that the user asks for."""
 
 _STAT = Path("/proc/stat")
+_AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 _TICKS = 100  # per second, in that file
 
 
@@ -58,8 +59,8 @@ class Usage:
 
     Attributes:
         at: The time, in seconds.
-        everybody: The seconds that all processes of normal priority computed, since the start of
-            the system.
+        everybody: The seconds that all processes computed that do not give way to this one, since
+            the start of the system.
         own: The seconds that this process computed.
     """
 
@@ -73,10 +74,9 @@ class Usage:
         wanted = {f"cpu{core}" for core in affinity()}
         try:
             rows = [line.split() for line in _STAT.read_text().splitlines()]
-            # user, system, interrupts and what the host took; processes with nice give way
-            ticks = sum(
-                int(row[place]) for row in rows if row[0] in wanted for place in (1, 3, 6, 7, 8)
-            )
+            # user, system, interrupts and what the host took
+            places = (1, 2, 3, 6, 7, 8) if _shared_by_session() else (1, 3, 6, 7, 8)
+            ticks = sum(int(row[place]) for row in rows if row[0] in wanted for place in places)
         except (OSError, ValueError, IndexError):  # not Linux
             return None
         return cls(time.monotonic(), ticks / _TICKS, time.process_time())
@@ -88,6 +88,17 @@ class Usage:
             return 0.0
         computed = (self.everybody - before.everybody) - (self.own - before.own)
         return max(0.0, computed / passed)
+
+
+def _shared_by_session() -> bool:
+    """Return whether each session gets an equal share of the cores.
+
+    Then processes with a nice value give way only to those of their own session; see sched(7).
+    """
+    try:
+        return _AUTOGROUP.read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def affinity() -> frozenset[int]:

@@ -91,7 +91,7 @@ def test_the_quota_bounds_the_free_cores_and_others_use_those_of_the_machine(roo
 
 
 def stat(path: Path, ticks: int) -> None:
-    """Write the time of three cores: the columns that count have ``ticks`` in total.
+    """Write the time of three cores: the columns that always count have ``ticks`` in total.
 
     The columns are user, nice, system, idle, iowait, interrupts (two), stolen, guests (two).
     """
@@ -101,10 +101,15 @@ def stat(path: Path, ticks: int) -> None:
     path.write_text("\n".join(["cpu 1 2 3 4 5 6 7 8", *rows, "intr 12 3"]))
 
 
+# Two of the cores computed 300 ticks each, 6 s in 4 s, and three times as much with nice.
+@pytest.mark.parametrize(("autogroup", "computed"), [("0\n", 6.0), ("1\n", 24.0), (None, 6.0)])
 def test_others_are_what_all_computed_without_this_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autogroup: str | None, computed: float
 ) -> None:
     path = tmp_path / "stat"
+    monkeypatch.setattr(cores, "_AUTOGROUP", tmp_path / "autogroup")
+    if autogroup is not None:
+        (tmp_path / "autogroup").write_text(autogroup)
     monkeypatch.setattr(cores, "_STAT", path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
     times = iter([(10.0, 1.0), (14.0, 2.5)])
@@ -118,8 +123,7 @@ def test_others_are_what_all_computed_without_this_process(
         usages.append(Usage.now())
     before, after = usages
     assert before is not None and after is not None
-    # Two of the cores computed 300 ticks each: 6 s in 4 s, 1.5 s of them here.
-    assert after.others_since(before) == pytest.approx((6.0 - 1.5) / 4)
+    assert after.others_since(before) == pytest.approx((computed - 1.5) / 4)  # 1.5 s of it here
 
 
 def test_where_the_system_does_not_tell_nothing_is_known(
