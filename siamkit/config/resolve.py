@@ -220,7 +220,9 @@ def named_head(name: str, like: HeadConfig, registry: Registry, **given: Any) ->
     """
     options = registry.get(name).validate(given, name, kind=registry.kind)
     own = {"name": name, "normalize": like.normalize, "trained": like.trained}
-    return HeadConfig.model_validate(own | _plain_options(registry.get(name), options, registry.kind))
+    return HeadConfig.model_validate(
+        own | _plain_options(registry.get(name), options, registry.kind)
+    )
 
 
 def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel]:
