@@ -28,6 +28,7 @@ from siamkit.registry import HERE, KINDS, Entry, Registry, canonical, new_regist
 DISABLE_VARIABLE = "SIAMKIT_DISABLE_PLUGINS"
 OWN = "siamkit"
 UNKNOWN = "unknown"
+_ALL = "all"
 _SECTION = re.compile(rf"^\s*\[{hookspecs.GROUP}\]\s*$", re.MULTILINE)
 
 
@@ -120,14 +121,20 @@ class Selection:
     def from_environment(cls) -> Selection:
         """Return the selection of ``SIAMKIT_DISABLE_PLUGINS``: comma-separated names or ``all``."""
         names = {n.strip() for n in os.environ.get(DISABLE_VARIABLE, "").split(",") if n.strip()}
-        return cls(only=frozenset() if "all" in names else None, without=frozenset(names))
+        return cls(only=frozenset() if _ALL in names else None, without=frozenset(names))
 
     def wants(self, name: str, distribution: str) -> bool:
         """Return whether to load the entry point ``name`` of ``distribution``."""
         if distribution == OWN:
             return True
-        ids = {name, distribution}
-        return not ids & self.without and (self.only is None or bool(ids & self.only))
+        ids = _canonical({name, distribution})
+        return not ids & _canonical(self.without) and (
+            self.only is None or bool(ids & _canonical(self.only))
+        )
+
+
+def _canonical(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(canonical, names))
 
 
 _selection: Selection | None = None
@@ -285,7 +292,8 @@ def load(
         installed.add(info.name)
         if selection.wants(info.name, info.distribution):
             infos.append(info)
-    if unknown := sorted((selection.only or frozenset()) - installed):
+    known = _canonical(installed)
+    if unknown := [n for n in sorted(selection.only or ()) if canonical(n) not in known]:
         near = did_you_mean(unknown[0], installed)
         raise PluginError(
             f"no plugin {unknown[0]!r} is installed",
@@ -295,6 +303,12 @@ def load(
     failed = [f"{i.name!r} ({i.distribution})" for i in infos if i.error]
     for registry in registries.values():
         registry.failures = partial(list, failed)
+    for name in sorted(selection.without):
+        if canonical(name) not in known | {_ALL}:
+            near = did_you_mean(name, installed)
+            reason = f"{DISABLE_VARIABLE} leaves it out, but no plugin has this name"
+            reason = f"{reason}; {near}" if near else reason
+            infos.append(PluginInfo(name, UNKNOWN, UNKNOWN, error=reason))
     return Plugins(manager, tuple(infos), registries)
 
 

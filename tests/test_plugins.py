@@ -385,6 +385,8 @@ def test_a_plugin_without_a_distribution_loads():
         (Selection(only=frozenset({"good"})), ["resnet50", "tinyconv"]),
         (Selection(only=frozenset({"d-other"})), ["resnet50", "x"]),
         (Selection(without=frozenset({"siamkit-good"})), ["resnet50", "x"]),
+        (Selection(without=frozenset({"Siamkit_good"})), ["resnet50", "x"]),
+        (Selection(only=frozenset({"d.Other"})), ["resnet50", "x"]),
         (Selection(without=frozenset({"siamkit", "builtins"})), ["resnet50", "tinyconv", "x"]),
     ],
 )
@@ -396,6 +398,20 @@ def test_a_selection_narrows_down_third_parties_alone(selection, names):
 def test_a_plugin_left_out_is_not_even_imported():
     bomb = EntryPoint("bomb", "d", raises=AssertionError("was imported"))
     assert load([bomb], Selection(without=frozenset({"bomb"}))).infos == ()
+
+
+def test_leaving_out_a_plugin_that_is_not_installed_is_told_with_the_plugins():
+    loaded = load([CORE, GOOD], Selection(without=frozenset({"goood"})))
+    assert re.search("no plugin has this name.*did you mean 'good'", error_of(loaded, "goood"))
+    assert loaded.backbones.names() == ["resnet50", "tinyconv"]
+    with pytest.raises(ConfigError) as caught:
+        loaded.backbones.get("x")
+    assert "goood" not in str(caught.value)  # no plugin failed to load
+
+
+def test_leaving_out_all_plugins_names_none(monkeypatch):
+    monkeypatch.setenv("SIAMKIT_DISABLE_PLUGINS", "all")
+    assert [i.name for i in load([CORE, GOOD], Selection.from_environment()).infos] == ["builtins"]
 
 
 def test_asking_for_a_plugin_that_is_not_installed_is_an_error():

@@ -22,7 +22,7 @@ from siamkit.config.sections import (
 )
 from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.problems import Namer, config_error
-from siamkit.registry import Registry
+from siamkit.registry import Entry, Registry, whose
 from siamkit.spelling import command, setting
 
 
@@ -155,7 +155,33 @@ def _complete(
         component.options, lambda key: name(f"{section}.{key}".rstrip(".")), kind=registry.kind
     )
     plain = {key: getattr(component, key) for key in own}
-    return type(component).model_validate(plain | options.model_dump(mode="json"))
+    return type(component).model_validate(plain | _plain_options(entry, options, registry.kind))
+
+
+def _plain_options(entry: Entry, options: BaseModel, kind: str) -> Values:
+    """Return checked options as JSON values.
+
+    Raises:
+        PluginError: The options that are read back from these values are others. The run would be
+            built with them, since it reads its options from the config.
+    """
+    problem: Exception | None = None
+    values, same = {}, False
+    try:
+        values = options.model_dump(mode="json")
+        same = entry.validate(values, entry.name, kind=kind) == options
+    except Exception as error:  # whatever a plugin's serializer or validator raises
+        problem = error
+    if not same:
+        raise PluginError(
+            "its options change when they are written and read again",
+            where=whose(kind, entry.name, entry.distribution),
+            got=values,
+            allowed="options that survive JSON, as resume and `train --config` need",
+            hint="its author must mend it: a validator must leave its own result as it is, and an "
+            "option has no alias and is no secret",
+        ) from problem
+    return values
 
 
 def _require_open(head: Component, registry: Registry, name: Namer) -> None:
@@ -194,7 +220,9 @@ def named_head(name: str, like: HeadConfig, registry: Registry, **given: Any) ->
     """
     options = registry.get(name).validate(given, name, kind=registry.kind)
     own = {"name": name, "normalize": like.normalize, "trained": like.trained}
-    return HeadConfig.model_validate(own | options.model_dump(mode="json"))
+    return HeadConfig.model_validate(
+        own | _plain_options(registry.get(name), options, registry.kind)
+    )
 
 
 def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel]:

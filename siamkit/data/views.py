@@ -165,8 +165,9 @@ class TrainView:
         image = self._cropped(image)
         if self._augment.rotate:
             angle = _uniform(-self._augment.rotate, self._augment.rotate)
-            colour = border_colour(image)
-            image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=colour)
+            image = image.rotate(
+                angle, Image.Resampling.BILINEAR, fillcolor=_premultiplied(border_colour(image))
+            )
         image = self._flip(image)
         alpha = image.getchannel("A") if image.mode.endswith("A") else None
         if image.mode.startswith("L"):
@@ -178,6 +179,17 @@ class TrainView:
         if self._augment.blur and _uniform(0, 1) < self._augment.blur:
             image = image.filter(ImageFilter.GaussianBlur(_uniform(*_BLUR_SIGMA)))
         return image
+
+
+def _premultiplied(colour: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a fill colour for a rotation, which Pillow does on premultiplied colours.
+
+    Pillow converts the image if it has an alpha channel, but takes the fill colour as it is.
+    """
+    if len(colour) not in (2, 4):  # LA and RGBA
+        return colour
+    *channels, alpha = colour
+    return *(round(value * alpha / 255) for value in channels), alpha
 
 
 def _uniform(low: float, high: float) -> float:

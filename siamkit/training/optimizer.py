@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from siamkit.config import OptimizerConfig
 from siamkit.errors import PluginError
 from siamkit.freezing.allocations import Allocations, Bytes
+from siamkit.guard import calling
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.names import named_modules, named_parameters
@@ -217,8 +218,10 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     the state of each parameter, and from the groups, where some optimizers count their steps.
 
     Raises:
-        PluginError: The optimizer keeps a value that is neither a tensor nor plain.
+        PluginError: The optimizer keeps a value that is neither a tensor nor plain, or keeps state
+            elsewhere than in ``optimizer.state``, as a wrapper of another optimizer does.
     """
+    _require_own_state(optimizer)
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for group in optimizer.param_groups:
@@ -240,6 +243,30 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     if plain:
         tensors[_PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
     return tensors
+
+
+def _require_own_state(optimizer: torch.optim.Optimizer) -> None:
+    """Check that the state of an optimizer's ``state_dict`` is that of its parameters.
+
+    Raises:
+        PluginError: There is more.
+    """
+    kind = type(optimizer).__name__
+    with calling(f"optimizer {kind}", "failed to give its state"):
+        known = optimizer.state_dict()["state"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    own = {number: optimizer.state.get(p, {}).keys() for number, p in enumerate(parameters)}
+    for number, state in known.items():
+        keys = state.keys() if isinstance(state, Mapping) else {number}
+        if elsewhere := sorted(map(str, keys - own.get(number, set()))):
+            raise PluginError(
+                f"the optimizer {kind} keeps state that cannot be saved, so the run could not be "
+                "resumed: its state_dict holds more than optimizer.state",
+                got=", ".join(elsewhere),
+                allowed="state of each parameter in optimizer.state",
+                hint="a wrapper of another optimizer must share its state: "
+                "self.state = base_optimizer.state",
+            )
 
 
 _PLAIN = "::plain"

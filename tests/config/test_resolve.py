@@ -1,11 +1,12 @@
 """Configuration: defaults < file < --set < flags, and errors that say where."""
 
+import math
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
 from siamkit.builtins.optimizers import AdamOptions
 from siamkit.config import (
@@ -18,6 +19,7 @@ from siamkit.config import (
     json_schema,
     merge,
     named_head,
+    options_of,
     parse_sets,
     read_file,
     resolve,
@@ -476,6 +478,49 @@ def test_an_option_that_hides_a_key_of_its_section_is_the_plugins_fault(registri
     registry.add(Entry("bad", print, Shadow, distribution="siamkit-bad"))
     with pytest.raises(PluginError, match=r"option named 'normalize'.*siamkit-bad must rename it"):
         resolve({**registries, "head": registry}, BASE, {"head": "bad"})
+
+
+class Degrees(Options):
+    angle: float = 90.0
+
+    @field_validator("angle")
+    @classmethod
+    def in_radians(cls, angle: float) -> float:
+        return math.radians(angle)
+
+
+class Secret(Options):
+    key: SecretStr = SecretStr("")
+
+
+class Alias(Options):
+    weight: float = Field(0.5, alias="lambda")
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [(Degrees, {"angle": 45}), (Secret, {"key": "abc"}), (Alias, {"lambda": 0.3})],
+)
+def test_options_that_are_others_once_read_back_are_the_plugins_fault(registries, options, given):
+    registry = Registry("head", "list heads")
+    registry.add(Entry("bad", print, options, distribution="siamkit-bad"))
+    with pytest.raises(PluginError, match=r"head 'bad' of siamkit-bad.*options that survive JSON"):
+        resolve({**registries, "head": registry}, BASE, {"head": {"name": "bad", **given}})
+    with pytest.raises(PluginError, match="options that survive JSON"):
+        named_head("bad", HeadConfig(), registry, **given)
+
+
+def test_options_that_survive_json_are_taken_whatever_their_types(registries):
+    class Rich(Options):
+        sides: frozenset[str] = frozenset()
+        path: Path = Path()
+        bound: float = 0.1
+
+    registry = Registry("head", "list heads")
+    registry.add(Entry("rich", print, Rich))
+    given = {"name": "rich", "sides": ["a"], "path": "b"}
+    config = resolve({**registries, "head": registry}, BASE, {"head": given})
+    assert options_of(config.head, registry)[1] == Rich(sides=frozenset({"a"}), path=Path("b"))
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,17 @@ def test_rotated_corners_take_the_background(background):
     assert len({r.numpy().tobytes() for r in results}) == 10
 
 
+@pytest.mark.parametrize("background", [(200, 128), (200, 100, 50, 128), (200, 100, 50, 255)])
+def test_rotated_corners_take_a_background_that_is_transparent(background):
+    channels = len(background)
+    view = TrainView(
+        Preprocessing((0.0,) * channels, (1.0,) * channels, size=(41, 41), crop_pct=1.0),
+        AugmentConfig(**NONE | {"rotate": 45}),
+    )
+    result = view(Image.new(MODES[channels], (41, 41), background), 0)
+    assert (result - torch.tensor(background)[:, None, None] / 255).abs().max() < 0.01
+
+
 @pytest.mark.parametrize("option", ["brightness", "contrast", "saturation", "hue"])
 def test_each_colour_option_changes_colours(option):
     image = Image.new("RGB", (8, 8), (200, 100, 50))

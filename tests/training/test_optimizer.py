@@ -259,6 +259,22 @@ def test_restored_state_has_the_memory_layout_of_its_parameter() -> None:
     assert restored.data_ptr() != moment.data_ptr()
 
 
+@pytest.mark.parametrize("where", ["wrapper", "global"])
+def test_state_elsewhere_than_with_the_parameters_is_refused(where: str) -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer: Any = torch.optim.AdamW([{"params": [parameter], "names": ["p"], "name": "g"}])
+    if where == "wrapper":
+        optimizer = timm.optim.Lookahead(optimizer)
+    assert not state_tensors(optimizer)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    if where == "global":
+        state_tensors(optimizer)
+        optimizer.state["count"] = 1
+    with pytest.raises(PluginError, match="state_dict holds more than optimizer.state"):
+        state_tensors(optimizer)
+
+
 def test_state_that_cannot_be_saved_is_refused(net: SiameseNet) -> None:
     groups = named_groups(OptimizerConfig(), net, loss("triplet"), net.stages())
     optimizer = Hoarding(groups, lr=0.1)
