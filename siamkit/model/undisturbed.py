@@ -78,8 +78,8 @@ class Snapshot:
     def changed(self) -> Iterator[tuple[nn.Module, str]]:
         """Yield each buffer and attribute that has another value now: its module and its name.
 
-        The snapshot must have been taken with contents. Objects whose contents are not kept have
-        another value if they are not equal.
+        Objects whose contents are not kept have another value if they are not equal. So without
+        contents in the snapshot, an object that changed in place does not count.
         """
         for module, *parts in self._modules:
             now = {**_buffers(module), **attributes(module)}

@@ -17,6 +17,7 @@ from siamkit.errors import Interrupted
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import HEAD, FreezePlan, Phase
+from siamkit.model.undisturbed import Snapshot
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint, SavedCheckpoint
 from siamkit.runs.directory import RunDir
@@ -43,7 +44,13 @@ from siamkit.training.state import (
     start_text,
 )
 from siamkit.training.stopping import out_of_patience, stopped_before
-from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
+from siamkit.training.tensors import (
+    load_loss_values,
+    load_model_tensors,
+    loss_values,
+    model_tensors,
+    require_finite,
+)
 
 REFIT = "-refit"
 """The end of the name of the checkpoint after the last epoch, with the head computed again."""
@@ -76,6 +83,7 @@ class Trainer:
         self.train = config.train
         self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets, state, emit)
+        self._built_loss = Snapshot(setup.loss.modules(), contents=False)
         self.epoch = EpochTrainer(setup, splits, state, run_dir, emit, self._between_steps)
         self.notices = (
             *batch_notices(self.train, splits.train),
@@ -409,6 +417,7 @@ class Trainer:
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
+        state.loss_values = loss_values(setup.loss, self._built_loss)
         state.scaler = self.epoch.stepper.scaler.state_dict()
         name = checkpoint.name_of(state.epoch, state.step) + suffix
         first = checkpoint.name_of(0, 0)
@@ -444,6 +453,7 @@ class Trainer:
         """
         self.fresh = False
         load_model_tensors(self.setup, saved.model)
+        load_loss_values(self.setup.loss, self.state.loss_values)
         verify(self.setup.net, saved.frozen, "the time the checkpoint was read")
         load_state_tensors(self.setup.optimizer, saved.optimizer)
 

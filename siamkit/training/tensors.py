@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
+from siamkit.model.undisturbed import Snapshot
 from siamkit.model.weights import load_exactly, load_net_tensors
 from siamkit.training.build import Setup
 from siamkit.training.step import advice
@@ -54,6 +56,35 @@ def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
     own = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
     load_exactly(setup.loss, own, f"{where}: loss")
     load_net_tensors(setup.net, tensors, where)
+
+
+def loss_values(loss: nn.Module, before: Snapshot) -> dict[str, bool | int | float]:
+    """Return the numbers and flags of a loss that changed, by module and attribute.
+
+    Losses of other packages count in plain attributes, such as the position in a memory of
+    embeddings. These are not in the ``state_dict``.
+
+    Args:
+        loss: The loss.
+        before: A snapshot of its modules as they were built; it needs no contents.
+    """
+    paths = {module: path for path, module in loss.named_modules()}
+    values = {
+        f"{paths[module]}.{name}": vars(module).get(name) for module, name in before.changed()
+    }
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, bool | int | float) and math.isfinite(value)
+    }
+
+
+def load_loss_values(loss: nn.Module, values: Mapping[str, bool | int | float]) -> None:
+    """Restore the attributes that :func:`loss_values` returned."""
+    modules = dict(loss.named_modules())
+    for name, value in values.items():
+        path, _, attribute = name.rpartition(".")
+        vars(modules[path])[attribute] = value
 
 
 def require_finite(tensors: Mapping[str, Tensor], precision: str) -> None:

@@ -37,7 +37,7 @@ def test_the_visits_of_an_epoch_count_each_view(
     monkeypatch.setattr(loop, "Engine", lambda decider: None)
     setup: Any = SimpleNamespace(
         config=SimpleNamespace(train=SimpleNamespace(checkpoint_interval=None)),
-        loss=SimpleNamespace(second_view=second_view),
+        loss=SimpleNamespace(second_view=second_view, modules=lambda: ()),
     )
     splits: Any = SimpleNamespace(train=None)
     none: Any = None

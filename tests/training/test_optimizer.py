@@ -271,7 +271,7 @@ def test_state_elsewhere_than_with_the_parameters_is_refused(where: str) -> None
     if where == "global":
         state_tensors(optimizer)
         optimizer.state["count"] = 1
-    with pytest.raises(PluginError, match="state_dict holds more than optimizer.state"):
+    with pytest.raises(PluginError, match=r"state_dict holds more than optimizer\.state"):
         state_tensors(optimizer)
 
 

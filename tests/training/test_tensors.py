@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytorch_metric_learning import losses
 from torch import nn
 
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
-from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
+from siamkit.model.undisturbed import Snapshot
+from siamkit.objects.adapters import MetricLearningLoss
+from siamkit.training.tensors import (
+    load_loss_values,
+    load_model_tensors,
+    loss_values,
+    model_tensors,
+    require_finite,
+)
 
 
 def setup_of(net: nn.Module, loss: nn.Module | None = None) -> Any:
@@ -58,3 +68,20 @@ def test_a_buffer_that_is_not_finite_is_not_saved() -> None:
     require_finite({"count": tensors["count"]}, "fp32")
     with pytest.raises(NonFiniteError, match=r"^mean holds NaN or infinity, so this state was not"):
         require_finite(tensors, "fp32")
+
+
+def test_the_position_in_the_memory_of_a_foreign_loss_survives() -> None:
+    def memory() -> MetricLearningLoss:
+        return MetricLearningLoss(losses.CrossBatchMemory(losses.ContrastiveLoss(), 4, 16))
+
+    saved, resumed = memory(), memory()
+    built = Snapshot(saved.modules(), contents=False)
+    assert not loss_values(saved, built)
+    batches = [(torch.randn(6, 4), torch.arange(6) // 2) for _ in range(4)]
+    for batch in batches[:3]:  # the third fills the memory
+        saved(*batch)
+    values = json.loads(json.dumps(loss_values(saved, built)))
+    assert values["criterion.queue_idx"] == 2 and values["criterion.has_been_filled"] is True
+    resumed.load_state_dict(saved.state_dict())
+    load_loss_values(resumed, values)
+    assert torch.equal(resumed(*batches[3]), saved(*batches[3]))
