@@ -37,7 +37,7 @@ from siamkit.portable.calibration import Calibration, Verdict
 from siamkit.portable.cosine import cosine, directions, require_direction, require_finite
 from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.portable.embedding import BATCH_SIZE
-from siamkit.portable.inputs import items_of, of_both, require_one_each, require_prepared, sides_of
+from siamkit.portable.inputs import images_of, of_both, require_one_each, require_prepared, sides_of
 from siamkit.portable.pictures import picture_of
 from siamkit.portable.preprocessing import MAX_PIXELS, Preprocessing
 from siamkit.showing import Bar, TextRepr, shown
@@ -290,7 +290,7 @@ class Embedder(TextRepr):
                 names the image.
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
-        parts, total = self._parts(items_of(images))
+        parts, total = self._parts(images_of(images, self.embedding_dim))
         embeddings: list[Tensor] = []
         with Bar("embed", shown(progress)) as bar:
             for part in parts:
