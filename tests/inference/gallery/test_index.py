@@ -169,6 +169,18 @@ def test_cells_of_a_later_index_are_never_searched_for_an_older_one(
     assert "approximate search" in repr(opened)
 
 
+def test_what_appears_during_the_work_is_not_replaced(embedder, trained, image_folder, tmp_path):
+    def meanwhile(done, total):
+        (tmp_path / "i").mkdir(exist_ok=True)
+        (tmp_path / "i/notes.txt").write_text("theirs")
+
+    with pytest.raises(ConfigError, match="is not an index, so it is not replaced"):
+        build_index(embedder, image_folder, tmp_path / "i", run=trained, progress=meanwhile)
+    assert (tmp_path / "i/notes.txt").read_text() == "theirs"
+    shutil.rmtree(tmp_path / "i")
+    assert build_index(embedder, image_folder, tmp_path / "i", run=trained)["resumed_at"] == 48
+
+
 def test_what_is_no_index_is_never_replaced(embedder, trained, image_folder, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "mine.txt"):
