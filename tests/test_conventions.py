@@ -49,7 +49,6 @@ UNEQUAL = {
     "engine/dataflow.py": 1,
     "evaluation/retrieval.py": 1,
     "portable/gallery.py": 1,
-    "portable/model.py": 1,
     "report/sheet/png.py": 1,
 }
 

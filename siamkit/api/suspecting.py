@@ -25,6 +25,7 @@ from siamkit.runs.seen import trained_use
 from siamkit.words import plural
 
 _COPIES = 200
+_COPIES_AT_ONCE = 8  # in memory, at their whole size
 _UNKNOWN = 0.3
 _STEP = "embed"
 
@@ -134,10 +135,12 @@ def _together(parts: Mapping[str, ImageSet]) -> tuple[ImageSet, list[str]]:
 def _limit(embedder: Any, samples: Sequence[Sample], embeddings: Embeddings) -> float:
     """Return the similarity from which images are near duplicates, from copies of some images."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:_COPIES])
-    copies = [
-        lossy_copy(decode(samples[i].path, embedder.decoding, samples[i].box)) for i in chosen
-    ]
-    return limit_of(embeddings[chosen], array_of(embedder.embed(copies)))
+    parts = []
+    for start in range(0, len(chosen), _COPIES_AT_ONCE):
+        some = [samples[i] for i in chosen[start : start + _COPIES_AT_ONCE]]
+        copies = [lossy_copy(decode(one.path, embedder.decoding, one.box)) for one in some]
+        parts.append(array_of(embedder.embed(copies)))
+    return limit_of(embeddings[chosen], np.concatenate(parts))
 
 
 def _notices(found: Suspicion, trained: int | None, labelled: bool) -> tuple[str, ...]:

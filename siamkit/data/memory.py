@@ -25,7 +25,7 @@ from siamkit.errors import DataError, SiamkitError
 from siamkit.files import path_of, write_atomic, writing
 from siamkit.portable.csv_rows import RowWriter
 from siamkit.portable.geometry import Box
-from siamkit.portable.pictures import storable
+from siamkit.portable.pictures import own_copy, storable
 from siamkit.words import readable
 
 SPLITS = ("train", "val", "test")
@@ -151,6 +151,8 @@ def _items(data: Any, split: str | None) -> list[Item]:
                 "each item must be a pair of image and label", where=place, got=type(pair).__name__
             )
         image, label = pair
+        if not _is_indexed(data):
+            image = own_copy(image, place)
         items.append(Item(image, _label(label, names, place), split))
     if not items:
         raise DataError("there are no images", where=where)
@@ -168,7 +170,7 @@ def _walk(data: Any, where: str) -> Iterator[Any]:
             "has no order, so two runs would split its images in different ways",
             where=where, got=type(data).__name__, hint="pass a list",
         )  # fmt: skip
-    indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    indexed = _is_indexed(data)
     usable = (indexed or isinstance(data, Iterable)) and not isinstance(data, str | bytes | type)
     if not usable:
         kind = data.__name__ if isinstance(data, type) else type(data).__name__
@@ -191,6 +193,11 @@ def _walk(data: Any, where: str) -> Iterator[Any]:
         raise DataError(
             f"reading failed: {type(error).__name__}: {error}", where=f"{where} item {number}"
         ) from error
+
+
+def _is_indexed(data: Any) -> bool:
+    """Return whether each item of data can be read again, as of a list or a torch ``Dataset``."""
+    return hasattr(data, "__len__") and hasattr(data, "__getitem__")
 
 
 def _label(label: Any, names: Any, where: str) -> str:

@@ -19,6 +19,11 @@ from siamkit.evaluation.verification import Roc, equal_error_rate, index_at_far
 
 DRAWS = 1000
 _COVERAGE = 0.95
+_LEAST = 4
+"""The fewest identities to resample.
+
+With two, all usable resamples are alike. With three, an interval holds the truth in 80 % of cases.
+"""
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Roc], float]
@@ -62,13 +67,19 @@ def identity_intervals(
         seed: The seed of the resamples.
 
     Raises:
-        DataError: There are no same pairs, no different pairs, or too few identities to resample.
+        DataError: There are no same pairs, no different pairs, fewer than four identities, or the
+            resamples are all alike.
     """
     names, codes = np.unique(np.stack([first, second]), return_inverse=True)
     a, b = codes.reshape(2, np.size(first))
     flags, within = np.asarray(same, dtype=bool), a == b
     if len(names) < 2 or not flags.any() or flags.all():
         raise DataError("there must be same and different pairs, of at least two identities")
+    if len(names) < _LEAST:
+        raise DataError(
+            "too few identities to resample", got=len(names), allowed=f"{_LEAST} or more",
+            hint="use more classes",
+        )  # fmt: skip
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     ranked = np.asarray(scores, dtype=np.float64)[order]
     a, b, flags, within = a[order], b[order], flags[order], within[order]
@@ -76,13 +87,17 @@ def identity_intervals(
     thresholds = np.append(np.inf, ranked[ends])
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in statistics}
+    different: set[bytes] = set()
     for _ in range(draws):
         times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)))
         curve = _weighted(np.where(within, times[a], times[a] * times[b]), flags, ends, thresholds)
         if curve is None:
             continue
+        different.add(times.tobytes())
         for name, statistic in statistics.items():
             drawn[name].append(statistic(curve))
+    if len(different) < 2:
+        raise DataError("the resamples are all alike", hint="use more classes")
     tails = (100 * (1 - _COVERAGE) / 2, 100 * (1 + _COVERAGE) / 2)
     return {name: _interval(values, tails) for name, values in drawn.items()}
 
@@ -98,7 +113,5 @@ def _weighted(weights: Any, same: Any, ends: Any, thresholds: Floats) -> Roc | N
 
 
 def _interval(values: list[float], tails: tuple[float, float]) -> tuple[float, float]:
-    if not values:
-        raise DataError("too few identities to resample", hint="use more classes")
     low, high = np.percentile(values, tails)
     return float(low), float(high)

@@ -42,11 +42,9 @@ def confusions(near: Neighbourhood, labels: Ints, most: int) -> list[Confusion]:
         labels: ``[N]``, the class of each image.
         most: The largest number of pairs.
     """
-    # Of equally near images, the first of another class; the query's own class says nothing.
-    foreign = (labels[near.nearest] != labels[:, None]) & (near.scores == near.scores[:, :1])
-    nearest = near.nearest[np.arange(len(labels)), foreign.argmax(axis=1)]
+    nearest = near.nearest_other
     queries = np.bincount(labels[near.findable], minlength=int(labels.max()) + 1)
-    wrong = np.flatnonzero(near.findable & foreign.any(axis=1))
+    wrong = np.flatnonzero(near.findable & (nearest >= 0))
     # The most similar first, so that the first pair of two classes is their example.
     wrong = wrong[np.argsort(-near.scores[wrong, 0], kind="stable")]
     counts: dict[tuple[int, int], int] = {}

@@ -29,6 +29,8 @@ class Neighbourhood:
     Attributes:
         nearest: ``[N, K]``, the indices of other images in the gallery, the most similar first.
         scores: ``[N, K]``, the similarities of the images in ``nearest``.
+        nearest_other: ``[N]``, the first image of another class among all that are equally near as
+            the nearest one, in the gallery; -1 if there is none.
         closest_other: ``[N]``, the index of the most similar image of another class; -1 if there is
             none.
         closest_other_score: ``[N]``, the similarity of ``closest_other``.
@@ -45,6 +47,7 @@ class Neighbourhood:
 
     nearest: Ints
     scores: Floats
+    nearest_other: Ints
     closest_other: Ints
     closest_other_score: Floats
     farthest_same: Ints
@@ -94,10 +97,12 @@ def neighbourhood(
         top, nearest = ranked(similar, k, where="similarities")
         scores = top / np.float32(STEPS)
         first = similar == scores[:, :1]  # true for several images if they are equally near
+        foreign = first & (labels[rows, None] != labels)
         parts.append(
             (
                 nearest,
                 scores,
+                np.where(foreign.any(axis=1), foreign.argmax(axis=1), -1),
                 other,
                 others[here, other],
                 far,
@@ -106,12 +111,13 @@ def neighbourhood(
                 (first & same).sum(axis=1) / first.sum(axis=1),
             )
         )
-    nearest, scores, other, other_score, far, same_score, findable, right = (
+    nearest, scores, nearest_other, other, other_score, far, same_score, findable, right = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     return Neighbourhood(
         nearest,
         scores,
+        nearest_other,
         np.where(np.isfinite(other_score), other, -1),
         other_score,
         np.where(np.isfinite(same_score), far, -1),

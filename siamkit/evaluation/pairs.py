@@ -116,14 +116,26 @@ def _same(images: _Sorted, most: int, rng: np.random.Generator) -> Ints:
     """Return same pairs ``[P, 2]``, spread as evenly over the classes as possible."""
     sizes = images.ends - images.starts
     several = sizes > 1
-    total = int((sizes * (sizes - 1) // 2).sum())
-    share = max(1, most // max(int(several.sum()), 1)) if total > most else most
+    share = max(1, _share(sizes * (sizes - 1) // 2, most))
     parts = [np.empty((0, 2), np.int64)]
     for start, end in zip(images.starts[several], images.ends[several], strict=True):
         places = np.arange(start, end)
         parts.append(images.drawn(places, places + 1, end - places - 1, share, rng))
     pairs = np.concatenate(parts)
     return pairs[np.sort(rng.permutation(len(pairs))[:most])]
+
+
+def _share(counts: Ints, most: int) -> int:
+    """Return the largest number such that classes with at most so many pairs fit into ``most``."""
+    # Each class, the smallest first, takes its pairs or an equal share of what is left.
+    left = most
+    counts = np.sort(counts[counts > 0])
+    for number, count in enumerate(counts.tolist()):
+        share = left // (len(counts) - number)
+        if count > share:
+            return share
+        left -= count
+    return most
 
 
 def _different(images: _Sorted, most: int, rng: np.random.Generator) -> Ints:

@@ -8,6 +8,7 @@ images, after a check of the kernel on real images.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,7 @@ from siamkit.portable.calibration import Calibration, Verdict
 from siamkit.portable.cosine import cosine, directions, require_direction, require_finite
 from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.portable.embedding import BATCH_SIZE
-from siamkit.portable.inputs import items_of, of_both, require_one_each, require_prepared, sides_of
+from siamkit.portable.inputs import images_of, of_both, require_one_each, require_prepared, sides_of
 from siamkit.portable.pictures import picture_of
 from siamkit.portable.preprocessing import MAX_PIXELS, Preprocessing
 from siamkit.showing import Bar, TextRepr, shown
@@ -80,7 +81,8 @@ class Embedder(TextRepr):
     The threshold, the kernel and the fingerprint of an embedder are valid only for the network as
     it was when the embedder was made. So the network always runs in eval mode, even after
     ``net.train()``; afterwards it has its own mode again. Once a tensor of the network has changed
-    (by a training step, other weights or another device), the embedder refuses to run the network.
+    (by a training step, other weights or another device), or ``net.preprocessing`` or
+    ``net.normalize``, the embedder refuses to run the network.
     An embedder can be copied and pickled; a copy chooses a kernel again.
 
     Args:
@@ -127,7 +129,7 @@ class Embedder(TextRepr):
         self._considered = 0
         self._calibration = calibration
         self._max_pixels = whole_number(max_pixels, "max_pixels", least=1)
-        self._mark = mark(self.net)
+        self._mark = _mark_of(self.net)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: without the kernel, which may hold compiled code."""
@@ -136,7 +138,7 @@ class Embedder(TextRepr):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._mark = mark(self.net)
+        self._mark = _mark_of(self.net)
 
     @classmethod
     @usual_settings()
@@ -203,7 +205,8 @@ class Embedder(TextRepr):
             CheckpointError: The calibration is missing or damaged. The message says how to get one.
         """
         if isinstance(self._calibration, CheckpointError):
-            raise self._calibration
+            # A new error: a raised one refers to the images of its callers, as long as it lives.
+            raise copy(self._calibration)
         if self._calibration is None:
             raise CheckpointError(
                 "the embedder has no threshold",
@@ -243,12 +246,12 @@ class Embedder(TextRepr):
         return fingerprint_of(self.net)
 
     def _require_unchanged(self) -> None:
-        """Check that the tensors of the network have not changed.
+        """Check that the network is as it was: its tensors, preprocessing and normalisation.
 
         Raises:
-            ConfigError: A tensor has changed.
+            ConfigError: It has changed.
         """
-        if mark(self.net) != self._mark:
+        if _mark_of(self.net) != self._mark:
             raise ConfigError(
                 "the network changed since the embedder was made, but its threshold, its kernel "
                 "and its fingerprint belong to the network as it was",
@@ -290,7 +293,7 @@ class Embedder(TextRepr):
                 names the image.
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
-        parts, total = self._parts(items_of(images))
+        parts, total = self._parts(images_of(images, self.embedding_dim))
         embeddings: list[Tensor] = []
         with Bar("embed", shown(progress)) as bar:
             for part in parts:
@@ -463,6 +466,11 @@ class Embedder(TextRepr):
                 precision=self._precision,
             )  # fmt: skip
         return self._choice
+
+
+def _mark_of(net: SiameseNet) -> tuple[Any, ...]:
+    """Return a value that changes with what the embeddings of a network depend on."""
+    return mark(net), net.preprocessing, net.normalize
 
 
 def _require_one_of(value: object, where: str, allowed: Sequence[str]) -> None:

@@ -1,14 +1,16 @@
-"""Arrays: reads them from tensors, and maps ``.npy`` files into memory."""
+"""Arrays: reads them from tensors, and maps files into memory."""
 
 from __future__ import annotations
 
+import mmap
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import CheckpointError
-from ..files import reading
+from ..files import open_regular, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,3 +48,19 @@ def mapped(path: Path, hint: str) -> np.ndarray[Any, Any]:
             raise
         except Exception:  # numpy parses the header as Python code, which can raise many errors
             raise CheckpointError("the file is damaged", where=str(path), hint=hint) from None
+
+
+def mapped_bytes(path: Path, hint: str) -> bytes | mmap.mmap:
+    """Return the content of a file, mapped into memory, read-only.
+
+    Args:
+        path: The file.
+        hint: The next step if the file cannot be read.
+
+    Raises:
+        CheckpointError: The file is missing or cannot be read.
+    """
+    with reading(path, hint), open_regular(path) as file:
+        if not os.fstat(file.fileno()).st_size:  # nothing to map, which mmap refuses
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -78,9 +78,12 @@ def embed_to_file(
             folder, embedder, paths, batch_size=batch_size, anew=force, progress=progress
         )
         if sidecar is None:
-            _publish(_write_parquet(folder / "embeddings.parquet", rows, paths), output)
+            new = _write_parquet(folder / "embeddings.parquet", rows, paths)
+            require_usable(output, force)  # the work may have taken hours
+            _publish(new, output)
         else:
             new = _checked(_write_list(folder / "paths.csv", paths), sidecar, force)
+            require_usable(output, force)
             # Whenever this is interrupted, the old embeddings are gone before the new list comes,
             # and the new embeddings come last.
             _remove(output)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,9 +24,9 @@ import numpy as np
 from ..checks import whole_number
 from ..errors import CheckpointError, ConfigError
 from ..files import is_there, open_regular, path_of, put_back, reading
-from ..json_files import parsed, read_json, unsealed
+from ..json_files import digest_of, parsed, read_json, unsealed
 from ..spelling import command
-from .arrays import mapped
+from .arrays import mapped, mapped_bytes
 from .cosine import directions, require_direction
 from .manifest import FileSeal, seal_of
 from .nearest import nearest
@@ -141,13 +141,16 @@ class Searched(ABC):
             NonFiniteError: An embedding contains NaN or infinity.
         """
         k = whole_number(k, "k", least=1)
-        queries = directions(embeddings)
-        if queries.ndim == 2:  # the search refuses other shapes
-            require_direction(queries, [f"query {number}" for number in range(len(queries))])
-        return self.neighbours(*nearest(queries, self.embeddings, k))
+        return self.neighbours(*nearest(queries_of(embeddings), self.embeddings, k))
 
     def recall(self, embeddings: Any, k: int = 10) -> float:
-        """Return the recall@k of :meth:`search`: 1, since the search is exact."""
+        """Return the recall@k of :meth:`search`: 1, since the search is exact.
+
+        Raises:
+            SiamkitError: As for :meth:`search`.
+        """
+        k = whole_number(k, "k", least=1)
+        nearest(queries_of(embeddings), self.embeddings, k)  # refuses what the search refuses
         return 1.0
 
     def neighbours(self, scores: Any, indices: Any) -> Neighbours:
@@ -164,6 +167,18 @@ class Searched(ABC):
             [[path for path, _ in row] for row in entries],
             [[label for _, label in row] for row in entries],
         )
+
+
+def queries_of(embeddings: Any) -> Any:
+    """Return the embeddings of queries as unit vectors, float32.
+
+    Raises:
+        DataError: They are no real numbers, or one of ``[Q, E]`` consists of zeros.
+    """
+    queries = directions(embeddings)
+    if queries.ndim == 2:  # the search refuses other shapes
+        require_direction(queries, [f"query {number}" for number in range(len(queries))])
+    return queries
 
 
 class ListedGallery(Searched):
@@ -185,6 +200,8 @@ class ListedGallery(Searched):
 class Gallery(Searched):
     """The embeddings of a gallery, opened for search without torch.
 
+    An opened gallery keeps its files: if the index is built again, it answers as before.
+
     Args:
         path: The folder of the index.
         verify: Whether to check every byte against the SHA-256 in ``meta.json``, which takes about
@@ -202,6 +219,8 @@ class Gallery(Searched):
             _check(self.path, self.meta, verify)
         self.embeddings = mapped(self.path / EMBEDDINGS, _hint())
         self._offsets = mapped(self.path / OFFSETS, _hint())
+        self._items = mapped_bytes(self.path / ITEMS, _hint())
+        self._require_same()  # or the files could be of two indexes
         arrays = [(a.dtype, a.shape) for a in (self.embeddings, self._offsets)]
         count, dim = self.meta.count, self.meta.dim
         if arrays != [(np.float32, (count, dim)), (np.int64, (count + 1,))]:
@@ -216,7 +235,7 @@ class Gallery(Searched):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to make a copy, which opens the same files again instead of copying arrays."""
-        return _opened_again, (type(self), self.path.absolute())
+        return _opened_again, (type(self), self.path.absolute(), digest_of(asdict(self.meta)))
 
     @property
     def embedding_dim(self) -> int:
@@ -235,15 +254,11 @@ class Gallery(Searched):
             raise ConfigError("there is no such image", where="index", got=index,
                               allowed=f"0 to {len(self) - 1}")  # fmt: skip
         start, end = self._offsets[index : index + 2].tolist()
-        with reading(self.path / ITEMS, _hint()), open_regular(self.path / ITEMS) as file:
-            size = os.fstat(file.fileno()).st_size
-            line = b""
-            if 0 <= start <= end <= size:
-                file.seek(start)
-                line = file.read(end - start)
+        # Offsets can be wrong if only the sizes of files were checked.
+        line = self._items[start:end] if 0 <= start <= end <= len(self._items) else b""
         try:
             path, label = _item(parsed(line))
-        except ValueError:  # possible if only the sizes of files were checked
+        except ValueError:
             raise CheckpointError(
                 "the file is damaged", where=str(self.path / ITEMS), hint=_hint()
             ) from None
@@ -262,9 +277,26 @@ class Gallery(Searched):
                 hint=f"{_hint()}, or use the run that built it",
             )
 
+    def _require_same(self) -> None:
+        """Check that the folder still holds the index that was opened.
 
-def _opened_again(kind: type[Gallery], path: Path) -> Gallery:
-    return kind(path, verify=False)
+        Raises:
+            CheckpointError: The index was replaced or removed.
+        """
+        with reading(self.path, _hint()):
+            if _read_meta(self.path) != self.meta:
+                raise _replaced(self.path)
+
+
+def _opened_again(kind: type[Gallery], path: Path, digest: str) -> Gallery:
+    gallery = kind(path, verify=False)
+    if digest_of(asdict(gallery.meta)) != digest:
+        raise _replaced(path)
+    return gallery
+
+
+def _replaced(path: Path) -> CheckpointError:
+    return CheckpointError("the index was replaced", where=str(path), hint="open it again")
 
 
 def is_index(path: Path) -> bool:

@@ -18,6 +18,7 @@ from ..spelling import argument
 from .arrays import array_of, is_tensor
 from .cosine import require_finite
 from .folders import files_in
+from .pictures import own_copy
 
 T = TypeVar("T")
 
@@ -26,10 +27,11 @@ def listed(images: Any) -> Any:
     """Return images as a path, a tensor of prepared images, or a list of all items.
 
     A Pillow image, and an array or a tensor of two or three dimensions, is one item; of other
-    arrays and tensors, the items are along the first dimension. An iterator is read to its end.
+    arrays and tensors, the items are along the first dimension. An iterator is read to its end, and
+    images in memory that it hands out are copied (:func:`.own_copy`).
 
     Raises:
-        DataError: The argument does not hold images, or a path is empty.
+        DataError: The argument does not hold images, a path is empty, or an image cannot be read.
         ConfigError: The system cannot have such a path.
     """
     if isinstance(images, str | Path):
@@ -54,10 +56,36 @@ def listed(images: Any) -> Any:
             got=type(images).__name__,
             allowed="a list or another sequence, or an iterator",
         )
+    whole = isinstance(images, list | tuple) or _is_array(images)  # all items are there at once
     return [
-        _checked(item, number) if isinstance(item, str | Path) else item
+        _checked(item, number)
+        if isinstance(item, str | Path)
+        else item
+        if whole
+        else own_copy(item, f"image {number}")
         for number, item in enumerate(images)
     ]
+
+
+def images_of(images: Any, width: int) -> Any:
+    """Return images as :func:`items_of` does, but refuse embeddings, which are no grey image.
+
+    Args:
+        images: The images.
+        width: The width E of the network's embeddings.
+
+    Raises:
+        DataError: The argument is a float array ``[N, E]``, or as for :func:`items_of`.
+    """
+    if isinstance(images, np.ndarray) and _is_float(images) and images.shape[1:] == (width,):
+        raise DataError(
+            "these are embeddings, not images: a float array as wide as the network's embeddings",
+            where="images",
+            got=f"shape {list(images.shape)}",
+            allowed="a path, a Pillow image, an array of bytes, or several of them",
+            hint="the method search of an index takes embeddings",
+        )
+    return items_of(images)
 
 
 def items_of(images: Any) -> Any:

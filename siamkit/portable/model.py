@@ -21,8 +21,8 @@ from .decode import Decoding, prepare, quiet, with_decoded
 from .embedding import BATCH_SIZE
 from .inputs import (
     files_of,
+    images_of,
     is_prepared,
-    items_of,
     of_both,
     require_one_each,
     require_prepared,
@@ -167,7 +167,7 @@ class ExportedModel:
             DataError: An image is missing or cannot be decoded. The message names the image.
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
-        return self._embedded(items_of(images))
+        return self._embedded(images_of(images, self.embedding_dim))
 
     def stream(
         self, images: str | Path | Sequence[str | Path], *, batch_size: int = BATCH_SIZE
@@ -285,12 +285,21 @@ class ExportedModel:
         return embeddings
 
     def _inputs(self, items: Sequence[ImageLike], names: Sequence[str]) -> list[Floats]:
+        # An image that comes several times is prepared once. Pillow reads a file when its pixels
+        # are needed, and two threads would read one file at the same time.
+        first: dict[int, tuple[ImageLike, str]] = {}
+        for item, name in zip(items, names, strict=True):
+            first.setdefault(id(item), (item, name))
+        prepared = dict(zip(first, self._prepared(list(first.values())), strict=True))
+        return [prepared[id(item)] for item in items]
+
+    def _prepared(self, named: Sequence[tuple[ImageLike, str]]) -> list[Floats]:
         with quiet():
-            if len(items) <= _FEW:
-                return [self._input(item, name) for item, name in zip(items, names, strict=True)]
+            if len(named) <= _FEW:
+                return [self._input(*pair) for pair in named]
             from .threads import in_threads  # takes a while to import
 
-            return list(in_threads(lambda pair: self._input(*pair), zip(items, names), _THREADS))  # noqa: B905
+            return list(in_threads(lambda pair: self._input(*pair), named, _THREADS))
 
     def _input(self, item: ImageLike, name: str) -> Floats:
         how = self.decoding

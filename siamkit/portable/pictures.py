@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ..errors import DataError
-from .decode import Decoding, prepare, require_size, upright
+from .decode import Decoding, prepare, quiet, require_size, upright
 from .depth import is_deep_grey
 from .preprocessing import MAX_PIXELS
 
+_UNREADABLE = (OSError, SyntaxError, ValueError)  # the type depends on the image's format
 _LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes that PNG stores unchanged
 
 
@@ -54,6 +55,40 @@ def picture_of(image: Any, where: str) -> Image.Image:
     return Image.fromarray(_bytes(array, where))
 
 
+def own_copy(image: Any, where: str) -> Any:
+    """Return an image that stays as it is while an iterator goes on.
+
+    An iterator can hand out one object again and again, such as the next frame of a Pillow image,
+    or an array that is filled anew. A file that holds one image is not copied, so it stays unread.
+
+    Args:
+        image: An image, as for :func:`picture_of`; anything else is returned unchanged.
+        where: The name of the image in messages.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
+    if hasattr(image, "detach"):  # a torch tensor, without importing torch
+        return image.detach().clone()
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    if not isinstance(image, Image.Image):
+        return image
+    try:
+        with quiet():
+            if isinstance(image, ImageFile.ImageFile) and getattr(image, "n_frames", 1) == 1:
+                return image
+            copied = upright(image)[0].copy()  # a copy has no orientation of its own
+    except _UNREADABLE as error:
+        raise _unreadable(error, where) from error
+    copied.format = image.format
+    return copied
+
+
+def _unreadable(error: Exception, where: str) -> DataError:
+    return DataError(f"the image cannot be read: {error}", where=where)
+
+
 def storable(image: Any, where: str) -> tuple[Image.Image, str]:
     """Return an image in memory, and the format of a file that stores it for the decoder.
 
@@ -74,8 +109,8 @@ def storable(image: Any, where: str) -> tuple[Image.Image, str]:
     require_size(picture, where, MAX_PIXELS)
     try:
         turned = upright(picture)[0].copy()
-    except (OSError, SyntaxError, ValueError) as error:  # the type depends on the image's format
-        raise DataError(f"the image cannot be read: {error}", where=where) from error
+    except _UNREADABLE as error:
+        raise _unreadable(error, where) from error
     if is_deep_grey(turned):
         if picture.format == "PPM":  # which states its largest value: the range does not apply
             return turned, "PPM"

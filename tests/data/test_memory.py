@@ -365,3 +365,17 @@ def test_what_a_table_cannot_hold_is_told(tmp_path: Path, name: str, label: str)
     with pytest.raises(DataError, match="is not valid Unicode, as the table") as caught:
         write_items([Item(tmp_path / name, label)], tmp_path / "run")
     assert str(caught.value).encode()
+
+
+def test_an_object_that_an_iterator_hands_out_again_is_copied(tmp_path: Path) -> None:
+    buffer = np.zeros((4, 4, 3), np.uint8)
+
+    def filled() -> Any:
+        for number in range(3):
+            buffer[:] = number
+            yield buffer, "ab"[number % 2]
+
+    items = items_of(filled(), [])
+    assert [int(item.image[0, 0, 0]) for item in items] == [0, 1, 2]
+    images = [(buffer, "a"), (buffer, "b")]
+    assert all(item.image is buffer for item in items_of(images, []))

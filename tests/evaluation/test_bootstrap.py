@@ -73,14 +73,16 @@ def test_the_share_accepted_at_a_rate_lies_in_its_interval():
 
 
 def test_equal_scores_are_one_point_of_the_curve():
-    scores = np.array([1.0, 1.0, 0.0, 0.0])
-    a, b = np.array([0, 0, 1, 0]), np.array([0, 1, 1, 1])
+    a, b = np.triu_indices(4)  # one same pair per identity
+    scores = np.ones(len(a))
     found = identity_intervals(scores, a == b, a, b, {"auc": area}, draws=50)
     assert found["auc"] == (0.5, 0.5)
 
 
 def test_a_curve_goes_from_nothing_to_everything_accepted():
-    scores, a, b = np.array([0.9, 0.5, 0.5, 0.1]), np.array([0, 0, 1, 0]), np.array([0, 1, 1, 1])
+    # Each resample with both kinds of pairs has two thresholds, whatever it drew.
+    a, b = np.triu_indices(4)
+    scores = np.where(a == b, 0.9, 0.1)
     read = {
         "points": lambda curve: float(len(curve.far)),
         "first": lambda curve: float(curve.far[0] + curve.tar[0]),
@@ -89,7 +91,7 @@ def test_a_curve_goes_from_nothing_to_everything_accepted():
         "cuts": lambda curve: float(len(curve.thresholds)),
     }
     found = identity_intervals(scores, a == b, a, b, read, draws=20)
-    expected = {"points": 4, "first": 0, "last": 2, "lowest": 0.1, "cuts": 4}
+    expected = {"points": 3, "first": 0, "last": 2, "lowest": 0.1, "cuts": 3}
     assert found == {name: (value, value) for name, value in expected.items()}
 
 
@@ -105,6 +107,22 @@ def test_the_same_seed_gives_the_same_interval():
 def test_without_both_kinds_of_pairs_there_is_no_interval():
     with pytest.raises(DataError, match="same and different"):
         identity_intervals([0.1, 0.2], [True, True], [0, 1], [0, 1], {"auc": area})
+
+
+@pytest.mark.parametrize("identities", [2, 3])
+def test_too_few_identities_have_no_interval(identities):
+    scores, a, b = pairs_of(identities)
+    told = rf"too few identities to resample, got {identities}, allowed: 4 or more"
+    with pytest.raises(DataError, match=told):
+        identity_intervals(scores, a == b, a, b, {"auc": area})
+    scores, a, b = pairs_of(4)
+    assert identity_intervals(scores, a == b, a, b, {"auc": area}, draws=50)["auc"][0] < 1
+
+
+def test_resamples_that_are_all_alike_have_no_interval():
+    scores, a, b = pairs_of(4)
+    with pytest.raises(DataError, match="the resamples are all alike"):
+        identity_intervals(scores, a == b, a, b, {"auc": area}, draws=1)
 
 
 def test_known_pairs_that_contradict_each_other_count_as_they_are_said_to_be():

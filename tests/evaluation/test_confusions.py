@@ -72,3 +72,10 @@ def test_equally_near_images_count_in_any_order():
         (one,) = confusions(near, labels[order], 9)
         assert (one.classes, one.wrong, one.queries) == ((0, 1), 2, 2)
         assert {int(labels[order][i]) for i in one.example} == {0, 1}
+
+
+def test_all_equally_near_images_count_however_few_are_kept():
+    vectors, labels = np.ones((20, 8), np.float32), np.repeat([0, 1], 10)
+    for kept in (1, 6, 19):
+        (one,) = confusions(neighbourhood(vectors, labels, kept), labels, 9)
+        assert (one.classes, one.wrong, one.queries) == ((0, 1), 20, 20)

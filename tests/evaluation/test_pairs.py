@@ -69,6 +69,17 @@ def test_a_large_class_does_not_crowd_the_others_out(large, most):
     assert of_the_small.sum() == 100
 
 
+def test_what_small_classes_leave_of_the_room_goes_to_the_large_ones():
+    sizes = [max(2, 300 // k) for k in range(1, 60)]
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    found = pairs_of(labels, most=20_000)
+    kept = np.bincount(labels[found.first[found.same]], minlength=len(sizes))
+    whole = np.array([size * (size - 1) // 2 for size in sizes])
+    assert whole.sum() > 10_000 >= kept.sum() > 10_000 - len(sizes)
+    cut = kept < whole
+    assert cut.any() and len(set(kept[cut])) == 1 and kept[~cut].max() <= kept[cut].max()
+
+
 def test_scores_are_cosines():
     embeddings = np.random.default_rng(0).standard_normal((20, 8))
     pairs = pairs_of(np.arange(20) % 4)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,29 @@ def test_a_changed_network_is_refused(
         assert embedder.fingerprint
     with pytest.raises(ConfigError, match="the network changed"):
         copy.deepcopy(embedder)
+
+
+@pytest.mark.parametrize("change", ["preprocessing", "normalize"])
+def test_a_network_that_prepares_or_normalises_otherwise_is_refused(
+    own: siamkit.SiameseNet, image_folder: Path, change: str
+) -> None:
+    embedder = Embedder(own)
+    other = {"preprocessing": replace(own.preprocessing, fit="squash"), "normalize": False}
+    setattr(own, change, other[change])
+    for use in (lambda: embedder.embed(image_folder), lambda: embedder.fingerprint):
+        with pytest.raises(ConfigError, match="the network changed since the embedder was made"):
+            use()
+
+
+def test_a_missing_calibration_is_a_new_error_each_time(net: siamkit.SiameseNet) -> None:
+    stored = CheckpointError("there is none", where="run", hint="calibrate")
+    embedder, caught = Embedder(net, calibration=stored), []
+    for _ in range(2):
+        with pytest.raises(CheckpointError) as info:
+            embedder.verify("a", "b")
+        caught.append(info.value)
+    assert caught[0] is not caught[1] and stored.__traceback__ is None
+    assert [error.to_dict() for error in caught] == [stored.to_dict()] * 2
 
 
 def test_statistics_that_torch_does_not_count_are_seen(image_folder: Path) -> None:

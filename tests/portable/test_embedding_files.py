@@ -126,6 +126,20 @@ def test_what_is_there_is_not_written_over(embedder, images, tmp_path, name, tex
     assert np.load(tmp_path / "out.npy").shape == (48, 8)
 
 
+@pytest.mark.parametrize("name", ["out.npy", "out.csv", "out.parquet"])
+def test_what_appears_during_the_work_is_not_written_over(embedder, images, tmp_path, name):
+    output = tmp_path / name if name != "out.csv" else tmp_path / "out.npy"
+
+    def meanwhile(done, total):
+        (tmp_path / name).write_text("theirs")
+
+    with pytest.raises(ConfigError, match="already exists"):
+        embed_to_file(embedder, images, output, progress=meanwhile)
+    assert (tmp_path / name).read_text() == "theirs"
+    (tmp_path / name).unlink()
+    assert embed_to_file(embedder, images, output)["resumed_at"] == 48
+
+
 def test_a_list_in_the_way_is_refused_at_once_unless_work_is_unfinished(tmp_path):
     output, listed = tmp_path / "out.npy", tmp_path / "out.csv"
     require_usable(output, force=False)

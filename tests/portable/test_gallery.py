@@ -3,14 +3,17 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import siamkit
-from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.json_files import sealed
+from siamkit.portable import gallery as module
+from siamkit.portable.arrays import mapped_bytes
 from siamkit.portable.gallery import (
     EMBEDDINGS,
     ITEMS,
@@ -21,6 +24,7 @@ from siamkit.portable.gallery import (
     is_index,
     own_entries,
 )
+from siamkit.portable.manifest import seal_of
 from siamkit.portable.model import ExportedModel
 
 
@@ -184,4 +188,55 @@ def test_a_folder_with_most_of_an_indexs_files_is_one_damaged_or_not(folder, tmp
 
 
 def test_an_exact_search_misses_nothing(built):
-    assert Gallery(built).recall(np.zeros((1, 8)), k=3) == 1.0
+    assert Gallery(built).recall(np.eye(8), k=3) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "error"),
+    [
+        (np.eye(8), 0, ConfigError),
+        (np.eye(8), True, ConfigError),
+        (np.full((1, 8), np.nan), 3, NonFiniteError),
+        (np.zeros((1, 8)), 3, DataError),
+        (np.eye(9), 3, DataError),
+    ],
+)
+def test_the_recall_of_a_search_that_is_refused_is_refused(built, queries, k, error):
+    for gallery in (Gallery(built), siamkit.load_index(built)):
+        for verb in (gallery.search, gallery.recall):
+            with pytest.raises(error):
+                verb(queries, k)
+
+
+def test_an_open_gallery_answers_as_before_when_its_index_is_built_again(
+    folder, exported_run, image_folder
+):
+    gallery, items = Gallery(folder), [Gallery(folder).item(i) for i in range(48)]
+    siamkit.build_index(exported_run[1], image_folder / "class7", folder, force=True)
+    assert [gallery.item(i) for i in range(48)] == items
+    with pytest.raises(CheckpointError, match="the index was replaced; open it again"):
+        copy.deepcopy(gallery)
+    assert Gallery(folder).item(0)[0] == image_folder / "class7/0.png"
+
+
+def test_an_index_that_is_replaced_while_it_is_opened_is_refused(folder, built, monkeypatch):
+    def meanwhile(path, hint):
+        values = json.loads((folder / META).read_text())
+        del values["sha256"]
+        (folder / META).write_text(json.dumps(sealed({**values, "run": "another"})))
+        return mapped_bytes(path, hint)
+
+    monkeypatch.setattr(module, "mapped_bytes", meanwhile)
+    with pytest.raises(CheckpointError, match="the index was replaced"):
+        Gallery(folder)
+
+
+def test_an_index_without_images_can_be_opened(folder):
+    values = json.loads((folder / META).read_text())
+    del values["sha256"]
+    (folder / ITEMS).write_bytes(b"")
+    np.save(folder / EMBEDDINGS, np.empty((0, 8), np.float32))
+    np.save(folder / OFFSETS, np.zeros(1, np.int64))
+    seals = {name: asdict(seal_of(folder / name)) for name in (EMBEDDINGS, ITEMS, OFFSETS)}
+    (folder / META).write_text(json.dumps(sealed({**values, "count": 0, "files": seals})))
+    assert len(Gallery(folder)) == 0

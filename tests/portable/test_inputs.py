@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import siamkit
 from siamkit.errors import DataError, NonFiniteError
-from siamkit.portable.inputs import files_of
+from siamkit.portable.inputs import files_of, listed
 from siamkit.portable.model import ExportedModel
 
 rng = np.random.default_rng(0)
 PICTURE = rng.integers(0, 256, (40, 32, 3), dtype=np.uint8)  # [H, W, C]
 PICTURES = rng.integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)  # [N, H, W, C]
 SMALL = rng.integers(0, 256, (6, 8), dtype=np.uint8)  # a grey picture as wide as an embedding
+GREY = rng.random((8, 9))
 EMBEDDINGS = rng.normal(size=(5, 8)).astype(np.float32)
 
 IMAGES = {
@@ -24,7 +25,7 @@ IMAGES = {
     "array NHWC": PICTURES,
     "array CHW of 3 rows": rng.integers(0, 256, (3, 32, 3), dtype=np.uint8),
     "float array HWC": PICTURE / 255,
-    "float array HW": SMALL / 255,
+    "float array HW": GREY,
     "Pillow": Image.fromarray(PICTURE),
     "list": [PICTURE, Image.fromarray(PICTURE), SMALL],
     "tuple of tensors": (torch.tensor(PICTURE).movedim(-1, 0), torch.tensor(SMALL)),
@@ -157,3 +158,67 @@ def test_files_are_recognised(image_folder):
     assert files_of(image_folder / "class0") == sorted((image_folder / "class0").iterdir())
     with pytest.raises(DataError, match="images item 1: must be a file, got 'ndarray'"):
         files_of([first, PICTURE])
+
+
+def frames(folder):
+    """Yield three frames of a file, which Pillow hands out as one object."""
+    one, *others = map(Image.fromarray, PICTURES)
+    one.save(folder / "frames.tif", save_all=True, append_images=others)
+    yield from frames_of(folder / "frames.tif")
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        yield from ImageSequence.Iterator(image)
+
+
+def filled_anew(buffer, pictures):
+    for picture in pictures:
+        buffer[:] = picture
+        yield buffer
+
+
+def turned(pictures):
+    """Hand out one Pillow image again and again, which a camera turned."""
+    image = Image.new("RGB", (30, 20))
+    image.getexif()[0x0112] = 3
+    for picture in pictures:
+        image.paste(Image.fromarray(picture[::-1, ::-1]))
+        yield image
+
+
+def test_one_object_that_is_handed_out_again_and_again_is_several_images(embedder, model, tmp_path):
+    for network in (embedder, model):
+        expected = network.embed(PICTURES)
+        for images in (
+            frames(tmp_path),
+            filled_anew(np.empty_like(PICTURES[0]), PICTURES),
+            (tensor.movedim(-1, 0) for tensor in filled_anew(
+                torch.empty(PICTURES[0].shape, dtype=torch.uint8), torch.tensor(PICTURES)
+            )),
+            turned(PICTURES),
+        ):  # fmt: skip
+            np.testing.assert_allclose(network.embed(images), expected, atol=5e-6)
+
+
+def test_a_frame_that_cannot_be_read_is_named(embedder, model, tmp_path):
+    path = tmp_path / "frames.tif"
+    Image.fromarray(PICTURE).save(path, save_all=True, append_images=[Image.fromarray(PICTURE)])
+    path.write_bytes(path.read_bytes()[: -PICTURE.nbytes])
+    for network in (embedder, model):
+        with pytest.raises(DataError, match="image 1"):
+            network.embed(frames_of(path))
+
+
+def test_files_of_an_iterator_are_not_read_before_they_are_needed(tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        (item,) = listed(iter([image]))
+        assert item is image and image.fp is not None
+
+
+@pytest.mark.parametrize("vectors", [EMBEDDINGS, EMBEDDINGS.astype(np.float64), EMBEDDINGS[:0]])
+def test_embeddings_are_not_taken_for_a_grey_image(vectors, embedder, model):
+    for network in (embedder, model):
+        with pytest.raises(DataError, match=r"embeddings, not images.*search of an index"):
+            network.embed(vectors)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
+import time
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import siamkit
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
@@ -80,6 +83,24 @@ def test_images_in_memory_are_prepared_like_files(model, image_folder):
     with pytest.raises(DataError, match="image 1: is not an image, got 'dict'"):
         model.embed([path, {}])
     assert model.embed([]).shape == (0, 8)
+
+
+def test_one_opened_image_that_comes_several_times_is_read_once(model, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    reads, load = [], PngImageFile.load
+
+    def counted(image):
+        reads.append(threading.get_ident())
+        time.sleep(0.01)  # so that other threads would begin to read too
+        return load(image)
+
+    expected = model.embed(tmp_path / "a.png")
+    once = Image.open(tmp_path / "a.png")
+    monkeypatch.setattr(PngImageFile, "load", counted)
+    found = model.embed([once] * 8)
+    assert len(set(reads)) == 1
+    np.testing.assert_allclose(found, np.repeat(expected, 8, axis=0), atol=1e-6)
 
 
 def test_verdicts_are_those_of_the_run(model, embedder, image_folder):

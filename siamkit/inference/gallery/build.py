@@ -102,6 +102,8 @@ def build_index(
                 files={path.name: seal_of(path) for path in sorted(new.iterdir())},
             )  # fmt: skip
             write_sealed(new / META, asdict(meta))
+            # The work may have taken hours, and the folder may be in use now.
+            require_free_folder(output, "an index", own_entries, force)
         shutil.rmtree(folder)
     return {
         "index": str(output),

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from siamkit.checks import whole_number
 from siamkit.inference.gallery import approximate as ann
-from siamkit.portable.cosine import directions, require_direction
-from siamkit.portable.gallery import CELLS, Gallery, Neighbours
+from siamkit.portable.gallery import CELLS, Gallery, Neighbours, queries_of
 from siamkit.portable.nearest import nearest, require_fit
 from siamkit.showing import TextRepr
 from siamkit.words import plural, printable
@@ -33,7 +31,7 @@ class Index(TextRepr, Gallery):
 
     def __repr__(self) -> str:
         """Return a description with the number of images and the kind of search."""
-        kind = "exact" if self._approximate is None else "approximate"
+        kind = "exact" if self.meta.kind == "exact" else "approximate"
         images = plural(len(self), "image")
         return (
             f"Index: {images}, {self.meta.dim} dimensions, {kind} search, in {printable(self.path)}"
@@ -52,12 +50,13 @@ class Index(TextRepr, Gallery):
 
         Raises:
             ConfigError: The index is approximate, and faiss is not installed; or k is not positive.
+            CheckpointError: The index was replaced before its first approximate search.
             DataError: The embeddings are no vectors of the width of the index, or one consists of
                 zeros, so it is equally similar to all images.
             NonFiniteError: An embedding contains NaN or infinity.
         """
         k = whole_number(k, "k", least=1)
-        queries = _queries(embeddings)
+        queries = queries_of(embeddings)
         approximate = None if exact else self._approximate
         if approximate is None:
             scores, indices = nearest(queries, self.embeddings, k)
@@ -73,8 +72,12 @@ class Index(TextRepr, Gallery):
         Args:
             embeddings: The queries ``[Q, E]``, normalised or not.
             k: The number of results per query, to be compared with the k results of exact search.
+
+        Raises:
+            SiamkitError: As for :meth:`search`.
         """
-        queries = _queries(embeddings)
+        k = whole_number(k, "k", least=1)
+        queries = queries_of(embeddings)
         best = nearest(queries, self.embeddings, k)[1]
         if self._approximate is None:
             return 1.0
@@ -84,11 +87,6 @@ class Index(TextRepr, Gallery):
     def _approximate(self) -> ann.Search | None:
         if self.meta.kind == "exact":
             return None
-        return ann.opened(self.path / CELLS, self.meta.cells or 1)
-
-
-def _queries(embeddings: Any) -> NDArray[np.float32]:
-    queries = directions(embeddings)
-    if queries.ndim == 2:  # the search refuses other shapes
-        require_direction(queries, [f"query {number}" for number in range(len(queries))])
-    return queries
+        search = ann.opened(self.path / CELLS, self.meta.cells or 1)
+        self._require_same()  # these cells were opened later than the other files
+        return search

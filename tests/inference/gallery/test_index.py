@@ -155,6 +155,32 @@ def test_what_is_there_is_replaced_with_force_only(index, embedder, trained, ima
     assert [path.name for path in index.parent.glob("*index*")] == ["index"]
 
 
+def test_cells_of_a_later_index_are_never_searched_for_an_older_one(
+    index, embedder, trained, image_folder
+):
+    searched, opened = Index(index), Index(index)
+    queries = embedder.embed(image_folder)
+    expected, exact = searched.search(queries, 5), opened.search(queries, 5, exact=True)
+    build_index(embedder, image_folder / "class7", index, run=trained, kind="faiss", force=True)
+    assert searched.search(queries, 5).paths == expected.paths
+    with pytest.raises(CheckpointError, match="the index was replaced; open it again"):
+        opened.search(queries, 5)
+    assert opened.search(queries, 5, exact=True).paths == exact.paths
+    assert "approximate search" in repr(opened)
+
+
+def test_what_appears_during_the_work_is_not_replaced(embedder, trained, image_folder, tmp_path):
+    def meanwhile(done, total):
+        (tmp_path / "i").mkdir(exist_ok=True)
+        (tmp_path / "i/notes.txt").write_text("theirs")
+
+    with pytest.raises(ConfigError, match="is not an index, so it is not replaced"):
+        build_index(embedder, image_folder, tmp_path / "i", run=trained, progress=meanwhile)
+    assert (tmp_path / "i/notes.txt").read_text() == "theirs"
+    shutil.rmtree(tmp_path / "i")
+    assert build_index(embedder, image_folder, tmp_path / "i", run=trained)["resumed_at"] == 48
+
+
 def test_what_is_no_index_is_never_replaced(embedder, trained, image_folder, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "mine.txt"):
