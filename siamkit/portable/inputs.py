@@ -79,11 +79,11 @@ def images_of(images: Any, width: int) -> Any:
     """
     if isinstance(images, np.ndarray) and _is_float(images) and images.shape[1:] == (width,):
         raise DataError(
-            "these are embeddings, not images: a float array as wide as the network's embeddings",
+            "a float array as wide as the network's embeddings cannot be told from embeddings",
             where="images",
             got=f"shape {list(images.shape)}",
             allowed="a path, a Pillow image, an array of bytes, or several of them",
-            hint="the method search of an index takes embeddings",
+            hint="the method search of an index takes embeddings; give a grey image as bytes",
         )
     return items_of(images)
 

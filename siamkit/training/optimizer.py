@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.config import OptimizerConfig
-from siamkit.errors import PluginError
+from siamkit.errors import PluginError, calling
 from siamkit.freezing.allocations import Allocations, Bytes
-from siamkit.guard import calling
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.names import named_modules, named_parameters

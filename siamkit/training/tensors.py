@@ -84,7 +84,7 @@ def load_loss_values(loss: nn.Module, values: Mapping[str, bool | int | float]) 
     modules = dict(loss.named_modules())
     for name, value in values.items():
         path, _, attribute = name.rpartition(".")
-        vars(modules[path])[attribute] = value
+        setattr(modules[path], attribute, value)
 
 
 def require_finite(tensors: Mapping[str, Tensor], precision: str) -> None:
