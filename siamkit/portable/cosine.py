@@ -2,7 +2,8 @@
 
 A float32 product of two unit vectors has an error of about 1e-7, which depends on where the vectors
 lie in memory. So a score is the product, rounded to steps of 2^-20 (about 1e-6) and clipped to
-[-1, 1]. Then equal embeddings score exactly 1, and equal similarities are equal numbers.
+[-1, 1]. Then equal embeddings score exactly 1, and equal similarities are equal numbers, but for a
+few in a thousand that lie at the edge of a step.
 """
 
 from __future__ import annotations

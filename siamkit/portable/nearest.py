@@ -28,7 +28,8 @@ def nearest(queries: Floats, gallery: Floats, k: int) -> tuple[Floats, Ints]:
     """Return the k nearest vectors of each query, the most similar first.
 
     The search is exact. Among equal scores (:func:`.cosine`), the lower index comes first. So the
-    result depends neither on the machine nor on the size of the blocks.
+    result depends on the machine and on the size of the blocks only where two similarities differ
+    by less than their rounding.
 
     Args:
         queries: Unit vectors ``[Q, E]``.

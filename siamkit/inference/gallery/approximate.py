@@ -25,6 +25,7 @@ RECALL = 0.99
 
 _SAMPLE = 256  # the most gallery rows that are queries when recall is measured
 _ROWS_AT_ONCE = 65_536
+_GATHERED = 1 << 22  # numbers of candidates in memory: 16 MB
 _POINTS_PER_CELL = 64  # for k-means, which needs at least 39
 _ROUNDS = 8  # of k-means
 _SEED = 0
@@ -142,8 +143,12 @@ def rescored(queries: Floats, gallery: Floats, indices: Ints) -> tuple[Floats, I
     Raises:
         NonFiniteError: A score is NaN.
     """
-    vectors = np.asarray(gallery[indices])  # [Q, k, E]; the last row for a missing one
-    scores = (vectors @ queries[:, :, None])[:, :, 0]
+    scores = np.empty(indices.shape, np.float32)
+    size = max(1, _GATHERED // max(1, indices.shape[1] * gallery.shape[1]))
+    for start in range(0, len(queries), size):
+        some = slice(start, start + size)
+        vectors = np.asarray(gallery[indices[some]])  # [q, k, E]; the last row for a missing one
+        scores[some] = (vectors @ queries[some, :, None])[:, :, 0]
     if np.isnan(scores).any():
         raise not_a_number("the candidates")
     return ordered(np.where(indices < 0, np.float32(-np.inf), cosine(scores)), indices)

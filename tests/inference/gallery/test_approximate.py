@@ -1,5 +1,7 @@
 """Approximate search: the number of cells to search, and the order of the results."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,31 @@ def test_what_is_missing_comes_last():
 def test_equal_scores_come_by_index():
     gallery = np.ones((5, 2), dtype=np.float32)
     assert ann.rescored(gallery[:1], gallery, np.array([[4, 1, 3]]))[1].tolist() == [[1, 3, 4]]
+
+
+class Counted(np.ndarray):
+    """A gallery that notes how many rows are picked at once."""
+
+    picked: ClassVar[list[int]] = []
+
+    def __getitem__(self, indices):
+        rows = np.asarray(self)[indices]
+        self.picked.append(rows.size // self.shape[1])
+        return rows
+
+
+def test_the_candidates_of_many_queries_are_not_in_memory_at_once(monkeypatch):
+    gallery, queries = clustered(300), clustered(50, seed=1)
+    found = np.random.default_rng(0).integers(-1, 300, (50, 7))
+    whole = ann.rescored(queries, gallery, found)
+    monkeypatch.setattr(ann, "_GATHERED", 4 * 7 * gallery.shape[1] + 3)
+    counted = gallery.view(Counted)
+    for a, b in zip(ann.rescored(queries, counted, found), whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert max(Counted.picked) == 4 * 7 and sum(Counted.picked) == 50 * 7
+    monkeypatch.setattr(ann, "_GATHERED", 1)  # less than one query needs
+    np.testing.assert_array_equal(ann.rescored(queries, gallery, found)[1], whole[1])
+    assert ann.rescored(queries[:0], gallery, found[:0])[0].shape == (0, 7)
 
 
 def test_overlap():
