@@ -68,7 +68,7 @@ def test_figures_are_those_of_evaluate(known):
 
 
 def test_a_rate_of_zero_has_its_interval_in_both():
-    held = held_out([0, 1] * 12)
+    held = held_out([0, 1, 2, 3] * 6)
     # Each image is like one of the other class: the highest scores are all of different pairs.
     embeddings = np.eye(12, dtype=np.float32).repeat(2, axis=0)
     found = held_out_facts(replace(held, embeddings=embeddings), None).verified
