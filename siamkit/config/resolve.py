@@ -177,7 +177,7 @@ def _plain_options(entry: Entry, options: BaseModel, kind: str) -> Values:
             "its options change when they are written and read again",
             where=whose(kind, entry.name, entry.distribution),
             got=values,
-            allowed="options that survive JSON, as resume and `train --config` need",
+            allowed="options that survive JSON, as a run that is resumed needs",
             hint="its author must mend it: a validator must leave its own result as it is, and an "
             "option has no alias and is no secret",
         ) from problem
