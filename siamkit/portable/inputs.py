@@ -79,7 +79,7 @@ def images_of(images: Any, width: int) -> Any:
     """
     if isinstance(images, np.ndarray) and _is_float(images) and images.shape[1:] == (width,):
         raise DataError(
-            "a float array as wide as the network's embeddings cannot be told from embeddings",
+            "this float array could hold embeddings: it is as wide as those of the network",
             where="images",
             got=f"shape {list(images.shape)}",
             allowed="a path, a Pillow image, an array of bytes, or several of them",

@@ -13,7 +13,7 @@ from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
-from siamkit.training.build import Setup, build, identity, providers
+from siamkit.training.build import Setup, build_for, identity, providers
 from siamkit.training.optimizer import state_tensors
 from siamkit.training.requirements import require_loss
 from siamkit.training.state import RunState
@@ -67,13 +67,7 @@ def begin(
     Raises:
         SiamkitError: The run cannot be built, or the tensors do not fit.
     """
-    setup = build(
-        config,
-        registries,
-        len(splits.train.classes),
-        labelled=splits.train.tuples is None,
-        weights="none",
-    )
+    setup = build_for(splits, config, registries, weights="none")
     require_loss(setup, splits)
     load_model_tensors(setup, tensors)
     run = RunDir(folder)

@@ -80,6 +80,18 @@ class Setup:
         return {**plugins_of(self.net), name_of(self.loss, "the loss"): self.loss}
 
 
+def build_for(
+    splits: Splits,
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    *,
+    weights: Weights = "all",
+) -> Setup:
+    """Build the parts of a run for its training images; see :func:`build`."""
+    labelled, count = splits.train.tuples is None, len(splits.train.classes)
+    return build(config, registries, count, labelled=labelled, weights=weights)
+
+
 def build(
     config: RunConfig,
     registries: Mapping[str, Registry],

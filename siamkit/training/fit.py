@@ -25,7 +25,7 @@ from siamkit.runs.events import Listener, emitter
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import command, setting
 from siamkit.training.begin import write_records
-from siamkit.training.build import Setup, build, identity, prepare_images
+from siamkit.training.build import Setup, build_for, identity, prepare_images
 from siamkit.training.find_lr import rate_of_run, with_rate
 from siamkit.training.finish import best_network, calibrated, embed_held_out
 from siamkit.training.loading import VAL
@@ -84,12 +84,7 @@ def fit(
     with using_threads(config.train.threads) as threads:
         trackers = build_trackers(config, registries["track"])
         splits = _load(config)
-        setup = build(
-            for_data(config, splits, registries),
-            registries,
-            len(splits.train.classes),
-            labelled=splits.train.tuples is None,
-        )
+        setup = build_for(splits, for_data(config, splits, registries), registries)
         about_images = prepare_images(setup, splits)
         about_head = *head_notices(config, splits.val.tuples is not None), *setup.notices
         splits = replace(splits, notices=(*notices, *splits.notices, *about_images, *about_head))
@@ -192,13 +187,7 @@ def resume(
             run_dir.write_config(config)
         if saved.is_slim:
             return _slim_result(run_dir, saved, emit)
-        setup = build(
-            config,
-            registries,
-            len(splits.train.classes),
-            labelled=splits.train.tuples is None,
-            weights="none",
-        )
+        setup = build_for(splits, config, registries, weights="none")
         setup.weights = state.weights
         if not state.is_over(config.train.epochs):
             there = len(checkpoint.newest_first(run_dir.checkpoints))

@@ -29,7 +29,7 @@ from siamkit.model.names import named_parameters
 from siamkit.model.weights import load_net_tensors
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
-from siamkit.training.build import Setup, build
+from siamkit.training.build import Setup, build, build_for
 from siamkit.training.exactness import obstacle
 from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
@@ -174,9 +174,7 @@ def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weigh
     setup = build(config, registries, num_classes=2, labelled=labelled, weights=weights)
     if _count(setup.loss) and not missing:
         splits = load_data(config.data, config.train.seed)
-        setup = build(
-            config, registries, len(splits.train.classes), labelled=labelled, weights=weights
-        )
+        setup = build_for(splits, config, registries, weights=weights)
     return replace(setup, notices=(*about_head, *setup.notices))
 
 

@@ -220,5 +220,5 @@ def test_files_of_an_iterator_are_not_read_before_they_are_needed(tmp_path):
 @pytest.mark.parametrize("vectors", [EMBEDDINGS, EMBEDDINGS.astype(np.float64), EMBEDDINGS[:0]])
 def test_embeddings_are_not_taken_for_a_grey_image(vectors, embedder, model):
     for network in (embedder, model):
-        with pytest.raises(DataError, match=r"told from embeddings.*search of an index"):
+        with pytest.raises(DataError, match=r"could hold embeddings.*search of an index"):
             network.embed(vectors)
