@@ -89,7 +89,7 @@ def check_data(
     place = path_of(model, "model", "a run's directory, or an exported model")
     asked = witness(place, device)  # before the check of the images, which can take long
     report = check(config.data, seed, show)
-    unreadable = {Path(bad["path"]) for bad in report["unreadable"]}
+    unreadable = {(Path(bad["path"]), bad["box"]) for bad in report["unreadable"]}
     found = suspect(config.data, asked, unreadable, show)
     if target is not None:
         write_sheet(suspects_sheet(found, config.data.path, str(place)), target)

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from siamkit.data.images import Sample
 from siamkit.portable.arrays import array_of
 from siamkit.portable.decode import decode
+from siamkit.portable.embedding import BATCH_SIZE
 from siamkit.portable.model import ExportedModel
 
 if TYPE_CHECKING:
     from siamkit.inference.embedder import Embedder
-
-_AT_ONCE = 256  # images per call of an exported model
 
 
 def embeddings_of(
@@ -40,16 +39,22 @@ def embeddings_of(
 
 
 def _parts(embedder: Embedder | ExportedModel, samples: Sequence[Sample]) -> Iterator[NDArray[Any]]:
-    if not isinstance(embedder, ExportedModel):
+    if isinstance(embedder, ExportedModel):
+        yield from exported_embeddings(embedder, samples)
+    else:
         yield from (array_of(part.embeddings) for part in embedder.stream(samples))
-        return
-    for at in range(0, len(samples), _AT_ONCE):
-        yield exported_embeddings(embedder, samples[at : at + _AT_ONCE])
 
 
-def exported_embeddings(embedder: ExportedModel, inputs: Sequence[Any]) -> NDArray[Any]:
-    """Return the embeddings of images, which may be samples, by an exported model."""
-    return embedder.embed([_whole(image, embedder) for image in inputs])
+def exported_embeddings(embedder: ExportedModel, images: Sequence[Any]) -> Iterator[NDArray[Any]]:
+    """Yield the embeddings ``[B, E]`` of images by an exported model, batch by batch.
+
+    Args:
+        embedder: The network.
+        images: The images as the network takes them, or samples. The network knows no boxes, so the
+            boxes of a batch are cut out before its first image is embedded.
+    """
+    for at in range(0, len(images), BATCH_SIZE):
+        yield embedder.embed([_whole(image, embedder) for image in images[at : at + BATCH_SIZE]])
 
 
 def _whole(image: Any, embedder: ExportedModel) -> Any:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from siamkit.inference.embedder import Embedder
     from siamkit.runs.open import OpenRun
 
-_AT_ONCE = 256  # images per call of an exported model
-
 
 @usual_settings()
 def evaluate(
@@ -143,8 +141,7 @@ def _evaluated(
 def _embeddings(embedder: Embedder | ExportedModel, inputs: Sequence[Any]) -> NDArray[Any]:
     if not isinstance(embedder, ExportedModel):
         return array_of(embedder.embed(inputs))
-    parts = (inputs[at : at + _AT_ONCE] for at in range(0, len(inputs), _AT_ONCE))
-    return np.concatenate([exported_embeddings(embedder, some) for some in parts])
+    return np.concatenate(list(exported_embeddings(embedder, inputs)))
 
 
 def _labelled(embeddings: Any, labels: Any) -> tuple[NDArray[Any], ImageSet]:

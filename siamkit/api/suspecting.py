@@ -20,6 +20,7 @@ from siamkit.evaluation.suspicion import Suspicion, nearest_of_class, suspicion
 from siamkit.inference import exported
 from siamkit.portable.arrays import array_of
 from siamkit.portable.decode import Decoding, decode
+from siamkit.portable.geometry import Boxed
 from siamkit.report.units import percent
 from siamkit.runs.seen import trained_use
 from siamkit.words import plural
@@ -94,7 +95,7 @@ def witness(model: str | Path, device: str = "auto") -> Witness:
 def suspect(
     config: DataConfig,
     asked: Witness,
-    unreadable: Collection[Path],
+    unreadable: Collection[Boxed],
     progress: Callable[[str, int, int], None],
 ) -> Suspected:
     """Embed the images of all splits, and return what the embedding says against the data.
@@ -102,7 +103,7 @@ def suspect(
     Args:
         config: The section ``data``: where the data is.
         asked: The network.
-        unreadable: Files to leave out.
+        unreadable: Images to leave out.
         progress: Called with the name of the step, and the numbers of finished and of all images.
 
     Raises:

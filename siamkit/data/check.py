@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,15 @@ from siamkit.data.load import split
 from siamkit.data.opening import open_source
 from siamkit.data.preparation import CHECKED, decoding_of, preparation
 from siamkit.data.sources import Source
-from siamkit.data.usability import Usable, left_out_notice, may_skip, root_hint
+from siamkit.data.usability import (
+    Usable,
+    boxes_of,
+    left_out_notice,
+    may_skip,
+    root_hint,
+    unusable,
+    without,
+)
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding
 from siamkit.portable.folders import briefly
@@ -49,8 +58,10 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
         ``parts``, ``how`` and ``notices``: the sizes of the splits that a run would make, a
         description of these splits, and notices for the user.
 
-        ``files``, ``unreadable``, ``formats``, ``modes`` and ``shorter_side``: facts about the
-        files.
+        ``files``, ``formats``, ``modes`` and ``shorter_side``: facts about the files that can be
+        read.
+
+        ``unreadable``: the images that cannot be used.
 
         ``leaks``: groups of images in two or more splits that have the same content.
 
@@ -70,28 +81,28 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
         DataError: The data cannot be read, for example because of a missing file or bad rows.
     """
     opened = open_source(config.path, config.root, config.columns)
-    files = opened.files()
-    boxes = {path: box for path, box in files.items() if box is not None}
+    images = opened.images()
+    files = boxes_of(images)
     facts = _Files()
-    looks = look(list(files), decoding_of(config), boxes=boxes, full=True)
+    looks = look(list(files), decoding_of(config), boxes=files, full=True)
     for found in counted(looks, progress, "read images", len(files)):
         facts.add(found)
-    bad = facts.unusable
-    rows = opened.rows() if bad else {}
-    source = opened.without({path for path, _ in bad})
+    bad = unusable(images, facts.known)
+    checked = without(opened, facts.known, bad)
+    source = checked.source
     problems: list[str] = []
-    skipped = bad if may_skip(config, len(bad), len(files)) else []
-    if bad and not skipped:
-        problems.append(f"{plural(len(bad), 'image')} cannot be read")
-        hint = root_hint(opened, [path for path, _ in bad])
+    if bad and not may_skip(config, len(bad), len(images)):
+        problems.append(f"{plural(len(bad), 'image')} cannot be used")
+        hint = root_hint(opened, bad)
         problems += [hint] if hint else facts.hints
-    checked = Usable(source, facts.usable, tuple((str(path), why) for path, why in skipped))
+        checked = replace(checked, skipped=())  # they end a run, so none would be left out
     report: dict[str, Any] = {
         "kind": source.kind,
         "where": source.where,
         "problems": problems,
         "unreadable": [
-            {"path": str(path), "problem": problem, "row": rows.get(path)} for path, problem in bad
+            {"path": str(one.path), "box": one.box, "problem": one.problem, "row": one.row}
+            for one in bad
         ],
         "split_groups": source.split_groups(),
         **facts.report(),
@@ -206,8 +217,7 @@ class _Files:
     """A summary of the facts about all files."""
 
     def __init__(self) -> None:
-        self.usable: dict[Path, Facts] = {}
-        self.unusable: list[tuple[Path, str]] = []
+        self.known: dict[Path, Facts] = {}
         self.hints: list[str] = []
         self._blind: list[Path] = []
         self._formats: Counter[str] = Counter()
@@ -215,12 +225,11 @@ class _Files:
         self._sides = array("I")
 
     def add(self, facts: Facts) -> None:
+        self.known[facts.path] = facts
         if facts.problem is not None:
-            self.unusable.append((facts.path, facts.problem))
             if facts.hint is not None and facts.hint not in self.hints:
                 self.hints.append(facts.hint)
             return
-        self.usable[facts.path] = facts
         self._formats[facts.format] += 1
         self._modes[facts.mode] += 1
         self._sides.append(min(facts.size))

@@ -24,7 +24,7 @@ from siamkit.data.sources import ManifestSource, TupleSource
 from siamkit.errors import DataError, SiamkitError
 from siamkit.files import path_of, write_atomic, writing
 from siamkit.portable.csv_rows import RowWriter
-from siamkit.portable.geometry import Box
+from siamkit.portable.geometry import Box, Boxed
 from siamkit.portable.pictures import own_copy, storable
 from siamkit.words import readable
 
@@ -305,7 +305,7 @@ def _require_unicode(items: Sequence[Item], paths: Sequence[Path]) -> None:
 
 
 def _require_once(items: Sequence[Item], paths: Sequence[Path]) -> None:
-    seen: dict[tuple[Path, Box | None], int] = {}
+    seen: dict[Boxed, int] = {}
     for number, (item, path) in enumerate(zip(items, paths, strict=True)):
         first = seen.setdefault((path, item.box), number)
         if first != number:

@@ -19,7 +19,7 @@ from siamkit.data.tuple_splits import split_tuples
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import DataError
 from siamkit.portable.folders import Scan, briefly
-from siamkit.portable.geometry import Box
+from siamkit.portable.geometry import Boxed
 from siamkit.words import plural
 
 Parts = dict[str, ImageSet]
@@ -49,16 +49,12 @@ class Source(Protocol):
         """The folder that a table's paths are relative to; None if the data is no table."""
         ...
 
-    def files(self) -> dict[Path, Box | None]:
-        """Map each image file to the smallest box around all its boxes; to None if it has none."""
+    def images(self) -> Mapping[Boxed, int | None]:
+        """Map each image to the number of its first row or line in a table; to None in a folder."""
         ...
 
-    def rows(self) -> Mapping[Path, int]:
-        """Return the number of each file's first row or line in a table; empty for a folder."""
-        ...
-
-    def without(self, bad: Collection[Path]) -> Source:
-        """Return the source without the files ``bad``."""
+    def without(self, bad: Collection[Boxed]) -> Source:
+        """Return the source without the images ``bad``."""
         ...
 
     def parts(self) -> Parts:
@@ -110,17 +106,13 @@ class FolderSource:
         about = (text for folder in folders for text in structure_notices(self.scan, folder))
         return (*self.scan.notices, *ignored, *about)
 
-    def files(self) -> dict[Path, Box | None]:
-        """Map each image file to None, because no file has boxes."""
-        return dict.fromkeys(self.scan.paths())
+    def images(self) -> Mapping[Boxed, None]:
+        """Map each image to None, because folders have no rows."""
+        return dict.fromkeys((path, None) for path in self.scan.paths())
 
-    def rows(self) -> Mapping[Path, int]:
-        """Return an empty mapping, because folders have no rows."""
-        return {}
-
-    def without(self, bad: Collection[Path]) -> FolderSource:
-        """Return the source without the files ``bad``."""
-        return replace(self, scan=self.scan.without(bad))
+    def without(self, bad: Collection[Boxed]) -> FolderSource:
+        """Return the source without the images ``bad``."""
+        return replace(self, scan=self.scan.without({path for path, _ in bad}))
 
     def parts(self) -> Parts:
         """Return the image sets by split folder."""
@@ -160,28 +152,14 @@ class ManifestSource:
         """The path of the table."""
         return str(self.table)
 
-    def files(self) -> dict[Path, Box | None]:
-        """Map each image file to the smallest box around all its boxes; to None if it has none."""
-        extents: dict[Path, Box | None] = {}
-        for record in self.records:
-            path = self.root / record.path
-            if record.box is None:
-                extents.setdefault(path, None)
-            else:
-                x1, y1, x2, y2 = extents.get(path) or record.box
-                box = record.box
-                extents[path] = min(x1, box[0]), min(y1, box[1]), max(x2, box[2]), max(y2, box[3])
-        return extents
+    def images(self) -> Mapping[Boxed, int]:
+        """Map each image to the number of its row."""
+        return {(self.root / r.path, r.box): r.number for r in self.records}
 
-    def rows(self) -> Mapping[Path, int]:
-        """Return the number of each file's first row."""
-        return {self.root / r.path: r.number for r in reversed(self.records)}
-
-    def without(self, bad: Collection[Path]) -> ManifestSource:
-        """Return the source without the files ``bad``."""
-        return replace(
-            self, records=tuple(r for r in self.records if self.root / r.path not in bad)
-        )
+    def without(self, bad: Collection[Boxed]) -> ManifestSource:
+        """Return the source without the images ``bad``."""
+        left = (r for r in self.records if (self.root / r.path, r.box) not in bad)
+        return replace(self, records=tuple(left))
 
     def parts(self) -> Parts:
         """Return the image sets by the column ``split``."""
@@ -239,18 +217,17 @@ class TupleSource:
         """The path of the table."""
         return str(self.table)
 
-    def files(self) -> dict[Path, Box | None]:
-        """Map each image file to None, because no file has boxes."""
-        return dict.fromkeys(self.root / path for path in self.known.paths)
+    def images(self) -> Mapping[Boxed, int]:
+        """Map each image to the number of its first row or line."""
+        numbers: dict[str, int] = {}
+        for row, number in zip(self.known.rows, self.known.numbers, strict=True):
+            for path in row:
+                numbers.setdefault(path, number)
+        return {(self.root / path, None): numbers[path] for path in self.known.paths}
 
-    def rows(self) -> Mapping[Path, int]:
-        """Return the number of each file's first row or line."""
-        numbered = list(zip(self.known.rows, self.known.numbers, strict=True))
-        return {self.root / path: number for row, number in reversed(numbered) for path in row}
-
-    def without(self, bad: Collection[Path]) -> TupleSource:
-        """Return the source without the pairs or triplets of the files ``bad``."""
-        dropped = frozenset(path for path in self.known.paths if self.root / path in bad)
+    def without(self, bad: Collection[Boxed]) -> TupleSource:
+        """Return the source without the pairs or triplets of the images ``bad``."""
+        dropped = frozenset(path for path in self.known.paths if (self.root / path, None) in bad)
         return replace(self, known=self.known.without(dropped))
 
     def parts(self) -> Parts:

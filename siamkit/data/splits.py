@@ -32,7 +32,7 @@ class Splits:
             has no test split.
         how: A short description of the split into train and val.
         notices: Notices for the user.
-        skipped: The unreadable files that were left out, with the reason.
+        skipped: The unusable images that were left out: the file, the row and the reason.
         facts: The facts about each image file.
     """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from siamkit.config import DataConfig
 from siamkit.data.preparation import decoding_of
@@ -12,11 +13,28 @@ from siamkit.data.sources import Source
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding
 from siamkit.portable.folders import briefly, listed
+from siamkit.portable.geometry import Box, Boxed
 from siamkit.portable.looking import Facts, look
 from siamkit.spelling import setting
 from siamkit.words import plural
 
 _TRIED = 3  # files that are looked for in another folder
+
+
+class Unusable(NamedTuple):
+    """An image that cannot be used.
+
+    Attributes:
+        path: The file.
+        box: The box of the file that is the image; None for the whole file.
+        problem: The reason.
+        row: The number of the image's row or line in a table; None in a folder.
+    """
+
+    path: Path
+    box: Box | None
+    problem: str
+    row: int | None
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,7 @@ class Usable:
     Attributes:
         source: The source without unusable images.
         facts: The facts about each file in ``source``.
-        skipped: The paths of the unusable images, and their problems.
+        skipped: The paths of the unusable images, and their rows and problems.
     """
 
     source: Source
@@ -48,43 +66,76 @@ def usable(source: Source, config: DataConfig, how: Decoding | None = None) -> U
         DataError: There are unusable images, and ``data.on_unreadable`` is ``error`` or their share
             is above ``data.max_skipped``.
     """
-    files = source.files()
-    boxes = {path: box for path, box in files.items() if box is not None}
+    images = source.images()
+    files = boxes_of(images)
     tolerant = config.on_unreadable != "error"
     how = how or decoding_of(config)
-    looks = look(list(files), how, boxes=boxes, full=tolerant)
+    looks = look(list(files), how, boxes=files, full=tolerant)
     facts = {found.path: found for found in looks}
-    bad = [(path, found.problem) for path, found in facts.items() if found.problem]
+    bad = unusable(images, facts)
     if not bad:
-        return Usable(source, facts)
-    rows = source.rows()
+        return without(source, facts, bad)
     lines = listed([
-        f"{row_text(rows.get(path))}{_near(path, source.where)}: {problem}"
-        for path, problem in bad
+        f"{row_text(one.row)}{_near(one.path, source.where)}: {one.problem}" for one in bad
     ])  # fmt: skip
-    what = f"{len(bad)} of {plural(len(files), 'image')} cannot be used:{lines}"
-    hint = root_hint(source, [path for path, _ in bad])
+    what = f"{len(bad)} of {plural(len(images), 'image')} cannot be used:{lines}"
+    hint = root_hint(source, bad)
     if not hint:
         ways = dict.fromkeys(found.hint for found in facts.values() if found.hint)
         skip = "" if tolerant else f", or use {setting('data.on_unreadable', 'skip')}"
         hint = "; ".join([*ways, f"repair or remove them{skip}"])
     if not tolerant:
         raise DataError(what, where=source.where, hint=hint)
-    if not may_skip(config, len(bad), len(files)):
+    if not may_skip(config, len(bad), len(images)):
         raise DataError(
             what,
             where=source.where,
             allowed=f"{config.max_skipped:.0%} of them (data.max_skipped)",
             hint=hint,
         )
-    left = source.without({path for path, _ in bad})
-    good = {path: found for path, found in facts.items() if not found.problem}
-    return Usable(left, good, tuple((str(path), why) for path, why in bad))
+    return without(source, facts, bad)
 
 
-def may_skip(config: DataConfig, bad: int, files: int) -> bool:
-    """Return whether the config lets ``bad`` unusable images of ``files`` files be left out."""
-    return config.on_unreadable != "error" and bad <= config.max_skipped * files
+def boxes_of(images: Iterable[Boxed]) -> dict[Path, list[Box]]:
+    """Map the file of each image to its boxes; to an empty list if there are none."""
+    boxes: dict[Path, list[Box]] = {}
+    for path, box in images:
+        found = boxes.setdefault(path, [])
+        if box is not None:
+            found.append(box)
+    return boxes
+
+
+def unusable(images: Mapping[Boxed, int | None], facts: Mapping[Path, Facts]) -> list[Unusable]:
+    """Return the images that cannot be used, in their order.
+
+    Args:
+        images: Each image, and the number of its row.
+        facts: The facts about each file.
+    """
+    judged = ((path, box, facts[path].problem_of(box), row) for (path, box), row in images.items())
+    return [Unusable(path, box, why, row) for path, box, why, row in judged if why]
+
+
+def without(source: Source, facts: Mapping[Path, Facts], bad: Sequence[Unusable]) -> Usable:
+    """Return a source without its unusable images.
+
+    Args:
+        source: The data.
+        facts: The facts about each file.
+        bad: The unusable images.
+    """
+    if not bad:
+        return Usable(source, facts)
+    left = source.without({(one.path, one.box) for one in bad})
+    files = dict.fromkeys(path for path, _ in left.images())
+    told = tuple((str(one.path), f"{row_text(one.row)}{one.problem}") for one in bad)
+    return Usable(left, {path: facts[path] for path in files}, told)
+
+
+def may_skip(config: DataConfig, bad: int, images: int) -> bool:
+    """Return whether the config lets ``bad`` unusable images of ``images`` be left out."""
+    return config.on_unreadable != "error" and bad <= config.max_skipped * images
 
 
 def row_text(number: int | None) -> str:
@@ -92,21 +143,21 @@ def row_text(number: int | None) -> str:
     return "" if number is None else f"row {number}: "
 
 
-def root_hint(source: Source, bad: Sequence[Path]) -> str | None:
+def root_hint(source: Source, bad: Sequence[Unusable]) -> str | None:
     """Return a hint about ``data.root`` if more than half of a table's files do not exist.
 
     The hint names another folder if the files exist there.
 
     Args:
         source: The data.
-        bad: The files that cannot be used.
+        bad: The images that cannot be used.
 
     Returns:
         The hint; None if most files exist, or if the data is not a table.
     """
     root = source.root
-    gone = [path for path in bad if not _exists(path)]
-    if root is None or 2 * len(gone) <= len(source.files()):
+    gone = [path for path in dict.fromkeys(one.path for one in bad) if not _exists(path)]
+    if root is None or 2 * len(gone) <= len(boxes_of(source.images())):
         return None
     keys = [path.relative_to(root) for path in gone[:_TRIED]]
     for folder in (*root.parents, *_folders_in(root)):

@@ -248,12 +248,16 @@ def require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
     Raises:
         DataError: The box ends beyond the image.
     """
+    if box is not None and (problem := outside(box, size)):
+        raise DataError(problem, where=where)
+
+
+def outside(box: Box, size: tuple[int, int]) -> str | None:
+    """Return the problem of a box that ends beyond an upright image; None if it lies within."""
     width, height = size
-    if box is not None and (box[2] > width or box[3] > height):
-        raise DataError(
-            f"its box ends at {box[2]:g},{box[3]:g}, but the image ends at {width},{height}",
-            where=where,
-        )
+    if box[2] <= width and box[3] <= height:
+        return None
+    return f"its box ends at {box[2]:g},{box[3]:g}, but the image ends at {width},{height}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ aspect ratio.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,10 @@ Size = tuple[int, int]
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the upright image; right and bottom are exclusive."""
+
+
+Boxed = tuple[Path, Box | None]
+"""An image: its file, and the box of the file that is the image; None for the whole file."""
 
 
 class Region(NamedTuple):

@@ -17,7 +17,7 @@ from ..spelling import setting
 from ..words import plural
 from .decode import Decoding
 from .depth import DEEP_GREY, is_deep, is_deep_grey, share_outside, white_of
-from .geometry import Box, Size, kept_by_crop
+from .geometry import Box, Boxed, Size, kept_by_crop
 from .looking import Facts, Values, look, values_of
 from .pictures import picture_of
 from .preprocessing import Preprocessing
@@ -82,7 +82,7 @@ def judge(looks: Looks, images: Preprocessing, noun: str = "image") -> list[str]
 
 
 def judge_samples(
-    samples: Iterable[tuple[Path, Box | None]],
+    samples: Iterable[Boxed],
     facts: Mapping[Path, Facts],
     images: Preprocessing,
     how: Decoding,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,10 +17,10 @@ from .decode import (
     Decoding,
     opened,
     orientation_of,
+    outside,
     pixels_of,
     quiet,
     read_pixels,
-    require_inside,
 )
 from .depth import is_deep, share_outside, to_eight_bit
 from .geometry import Box
@@ -45,6 +45,7 @@ class Facts:
         deep: Whether the image has more than 8 bits per channel, and the file does not state which
             value is white.
         hint: The next step for a file that cannot be used, unless it is to repair the file.
+        outside: The boxes that end beyond the image, each with its problem.
     """
 
     path: Path
@@ -55,13 +56,18 @@ class Facts:
     oriented: bool = True
     deep: bool = False
     hint: str | None = None
+    outside: tuple[tuple[Box, str], ...] = ()
+
+    def problem_of(self, box: Box | None) -> str | None:
+        """Return the reason why a box, or the whole file, cannot be used; None if it can."""
+        return self.problem or next((why for other, why in self.outside if other == box), None)
 
 
 def look(
     paths: Sequence[Path],
     how: Decoding = RGB,
     *,
-    boxes: Mapping[Path, Box] | None = None,
+    boxes: Mapping[Path, Sequence[Box]] | None = None,
     full: bool = False,
 ) -> Iterator[Facts]:
     """Yield the facts of each image file, in order.
@@ -72,27 +78,32 @@ def look(
     Args:
         paths: The files.
         how: How to decode the files.
-        boxes: A box for some of the files, which must lie within the upright image.
+        boxes: The boxes of some of the files. They are compared with the upright image.
         full: Whether to decode the pixels as :func:`.decode` does, which finds every problem.
     """
     boxes = boxes or {}
 
     def facts(path: Path, claim: Claim) -> Facts:
-        box = boxes.get(path)
+        inside = boxes.get(path, ())
         try:
             with opened(path, how) as image:
                 form, mode, size, oriented = str(image.format), image.mode, image.size, True
                 deep = is_deep(image)
-                if box is not None and not full:
-                    require_inside(box, _upright_size(image, claim), str(path))
+                if inside and not full:
+                    whole = _upright_size(image, claim)
             if full:
-                oriented = read_pixels(
-                    path, how, box, claim,
-                    lambda image: pixels_of(image, how, box, str(path))[1],
-                )  # fmt: skip
-            return Facts(path, None, form, mode, size, oriented, deep)
+                # The boxes are in pixels of the whole image.
+                at = replace(how, least=None) if inside else how
+                whole, oriented = read_pixels(path, at, None, claim, partial(checked, path))
+            beyond = ((box, outside(box, whole)) for box in inside)
+            told = tuple((box, problem) for box, problem in beyond if problem)
+            return Facts(path, None, form, mode, size, oriented, deep, outside=told)
         except DataError as error:
             return Facts(path, error.what, hint=None if error.hint == REPAIR else error.hint)
+
+    def checked(path: Path, image: Image.Image) -> tuple[tuple[int, int], bool]:
+        pixels, oriented = pixels_of(image, how, None, str(path))
+        return pixels.size, oriented
 
     with quiet():
         yield from in_threads(_sharing(facts), paths)
@@ -137,14 +148,10 @@ def values_of(paths: Sequence[Path], how: Decoding = RGB) -> Values:
 
 
 def unreadable(
-    paths: Sequence[Path],
-    how: Decoding = RGB,
-    *,
-    boxes: Mapping[Path, Box] | None = None,
-    full: bool = False,
+    paths: Sequence[Path], how: Decoding = RGB, *, full: bool = False
 ) -> list[tuple[Path, str]]:
     """Return each file that is not a usable image, with its problem; see :func:`look`."""
-    looks = look(paths, how, boxes=boxes, full=full)
+    looks = look(paths, how, full=full)
     return [(facts.path, facts.problem) for facts in looks if facts.problem]
 
 

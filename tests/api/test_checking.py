@@ -85,7 +85,7 @@ def asked(make_images: Callable[..., Path]) -> Callable[..., Any]:
             patch.setattr(suspecting, "_limit", lambda *_: 0.9999)
             found = suspect(
                 DataConfig(path=str(root)), Witness(embedder, run),
-                [root / name for name in unreadable], lambda *step: steps.append(step),
+                [(root / name, None) for name in unreadable], lambda *step: steps.append(step),
             )  # fmt: skip
         return found, steps
 
@@ -205,5 +205,5 @@ def test_a_model_is_asked_and_its_suspects_are_drawn(
         assert {"class2/1.png", "class2/copy.png"} in keys
         assert 0.9 < suspects["near_duplicates"]["limit"] <= 1
         assert suspects["trained_on"] == (24 if model == exported_run[0] else None)
-        assert found["problems"] == ["1 image cannot be read"]
+        assert found["problems"] == ["1 image cannot be used"]
     assert siamkit.check_data(root, model=exported_run[1])["output"] is None

@@ -109,17 +109,17 @@ def test_an_evaluation_says_of_what_it_is(
 def test_an_exported_model_is_asked_a_few_images_at_a_time(
     exported_run: tuple[Path, Path], image_folder: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    from siamkit.api import evaluating
+    from siamkit.api import embedding
 
     expected = siamkit.evaluate(exported_run[1], image_folder)
     asked: list[int] = []
-    whole = evaluating.exported_embeddings
+    whole = siamkit.ExportedModel.embed
     monkeypatch.setattr(
-        evaluating,
-        "exported_embeddings",
+        siamkit.ExportedModel,
+        "embed",
         lambda model, some: asked.append(len(some)) or whole(model, some),
     )
-    monkeypatch.setattr(evaluating, "_AT_ONCE", most)
+    monkeypatch.setattr(embedding, "BATCH_SIZE", most)
     found = siamkit.evaluate(exported_run[1], image_folder)
     assert max(asked) <= most and sum(asked) == found["images"]
     assert found["retrieval"] == expected["retrieval"]

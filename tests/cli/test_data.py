@@ -83,11 +83,11 @@ def test_what_cannot_be_used_exits_with_3_and_still_tells_the_rest(
     assert check(tmp_path, "--json") == 3
     found = json.loads(capsys.readouterr().out)
     assert [bad["path"] for bad in found["unreadable"]] == [str(tmp_path / "only/3.png")]
-    assert found["problems"][0] == "1 image cannot be read"
+    assert found["problems"][0] == "1 image cannot be used"
     assert "has only one class" in found["problems"][1]
     assert found["files"] == 5
     assert check(tmp_path) == 3
-    assert "problem: 1 image cannot be read" in capsys.readouterr().out
+    assert "problem: 1 image cannot be used" in capsys.readouterr().out
 
 
 def test_damaged_exif_data_is_said_and_the_image_is_used(
@@ -192,7 +192,7 @@ def test_images_of_floats_are_checked_with_the_range_that_a_run_would_have(
     root = float_images(tmp_path)
     assert check(root) == 3
     text = capsys.readouterr().out
-    assert "problem: 13 images cannot be read" in text and "--set data.range=[0,1]" in text
+    assert "problem: 13 images cannot be used" in text and "--set data.range=[0,1]" in text
     assert "all images" not in text and text.count("problem: ") == 2
     assert check(root, "--set", "data.range=[0,1]", "--json") == 0
     found = json.loads(capsys.readouterr().out)

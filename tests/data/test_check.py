@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_a_problem_or_left_out(make_images) -> None:
     report = checked(root)
     assert [bad["path"] for bad in report["unreadable"]] == [str(root / "c0/0.png")]
     assert report["unreadable"][0]["row"] is None and report["files"] == 11
-    assert report["problems"][0] == "1 image cannot be read"
+    assert report["problems"][0] == "1 image cannot be used"
     skipping = checked(root, on_unreadable="skip", max_skipped=0.5)
     assert skipping["problems"] == [] and len(skipping["unreadable"]) == 1
     assert any("1 " in notice and "left out" in notice for notice in skipping["notices"])
@@ -157,7 +157,7 @@ def test_a_hint_is_given_once(make_images) -> None:
     for name in ("c0/0.png", "c0/1.png"):
         Image.new("L", (200, 200)).save(root / name)
     first, hint = checked(root, max_pixels=20_000)["problems"]
-    assert first == "2 images cannot be read"
+    assert first == "2 images cannot be used"
     assert hint == "scale the image down, or raise the limit"
 
 
@@ -169,7 +169,7 @@ def test_data_of_which_nothing_can_be_read_has_no_parts(make_images) -> None:
     assert (report["how"], report["parts"], report["preparation"]) == (None, {}, None)
     assert (report["leaks"], report["near_duplicates"], report["conflicts"]) == ([], [], [])
     assert (report["files"], report["shorter_side"]) == (0, None)
-    assert report["problems"] == ["4 images cannot be read"]
+    assert report["problems"] == ["4 images cannot be used"]
 
 
 def test_data_that_cannot_be_split_says_why_and_keeps_the_facts(make_images) -> None:
@@ -207,3 +207,22 @@ def test_a_box_outside_its_image_is_told(tmp_path: Path) -> None:
     rows[5] = ("5.png", "x", 0, 0, 30, 10)
     (found,) = checked(write(tmp_path / "bad.csv", header, *rows))["unreadable"]
     assert "its box ends at 30,10" in found["problem"] and found["path"].endswith("5.png")
+    assert (found["row"], found["box"]) == (7, (0, 0, 30, 10))
+
+
+def test_a_box_outside_its_image_is_one_image_of_many_in_the_file(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (90, 20)).save(tmp_path / name)
+    rows = [(f"{i % 2}.png", "wxyz"[i % 4], 10 * (i // 2), 0, 10 * (i // 2) + 9, 9 + i // 2)
+            for i in range(16)]  # fmt: skip
+    rows[9] = ("1.png", "x", 85, 0, 91, 10)
+    table = write(tmp_path / "boxes.csv", "path,label,x1,y1,x2,y2", *rows)
+    report = checked(table)
+    assert report["problems"] == ["1 image cannot be used"]
+    (found,) = report["unreadable"]
+    assert (found["row"], found["box"]) == (11, (85, 0, 91, 10))
+    assert sum(part["images"] for part in report["parts"].values()) == 15
+    left_out = checked(table, on_unreadable="skip", max_skipped=0.07)
+    assert left_out["problems"] == [], "one of 16 images, though one of two files"
+    assert [text for text in left_out["notices"] if "left out 1 unreadable image" in text]
+    assert left_out["files"] == 2

@@ -44,7 +44,8 @@ def test_the_facts_of_usable_images_are_about_those_that_are_left(make_images) -
     truncate(root / "a/1.png")
     config = DataConfig(path=str(root), on_unreadable="skip", max_skipped=0.5)
     found = usable(open_source(config.path), config)
-    assert set(found.facts) == set(found.source.files()) and len(found.facts) == 5
+    assert set(found.facts) == {path for path, _ in found.source.images()}
+    assert len(found.facts) == 5
     assert not any(one.problem for one in found.facts.values())
 
 
@@ -125,3 +126,53 @@ def test_a_wrong_root_is_told_with_the_right_one(people: Path, tmp_path: Path) -
         DataError, match=r"row 34: gone\.png: no such file(.|\n)*; repair or remove"
     ):
         load(few)
+
+
+def boxes(people: Path, bad: int) -> Path:
+    """Return a table of two boxes in each file, of which the first ``bad`` end beyond it."""
+    rows = [(path, label, left, 0, 13 if 2 * i + left // 6 < bad else left + 6, 12)
+            for i, (path, label) in enumerate(rows_of(people)) for left in (0, 6)]  # fmt: skip
+    return table(people / "boxes.csv", "path,label,x1,y1,x2,y2", rows)
+
+
+@pytest.mark.parametrize("how", ["skip", "quarantine"])
+def test_a_box_beyond_its_image_leaves_the_other_boxes_of_the_file(people: Path, how: str) -> None:
+    path = boxes(people, 1)
+    images = 2 * len(rows_of(people))
+    splits = load(path, on_unreadable=how)
+    left = keys(splits.train) | keys(splits.val)
+    first = rows_of(people)[0][0]
+    assert len(left) == images - 1
+    assert f"{first}#6,0,12,12" in left and f"{first}#0,0,13,12" not in left
+    [(skipped, why)] = splits.skipped
+    assert skipped == str(people / first) and why.startswith("row 2: its box ends at 13,12")
+
+
+def test_boxes_beyond_their_images_are_counted_and_told_with_their_own_rows(people: Path) -> None:
+    path = boxes(people, 4)
+    images = 2 * len(rows_of(people))
+    with pytest.raises(DataError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert f"4 of {images} images cannot be used" in message
+    for row in (2, 3, 4, 5):
+        assert f"\n  row {row}: " in message
+    assert "row 6" not in message
+
+
+def test_a_file_whose_boxes_are_all_beyond_it_has_no_facts(people: Path) -> None:
+    config = DataConfig(path=str(boxes(people, 2)), on_unreadable="skip", max_skipped=0.5)
+    found = usable(open_source(config.path), config)
+    assert people / rows_of(people)[0][0] not in found.facts
+    assert set(found.facts) == {path for path, _ in found.source.images()}
+    assert len(found.skipped) == 2
+
+
+def test_the_boxes_of_an_unreadable_file_are_all_left_out(people: Path) -> None:
+    path = boxes(people, 0)
+    (people / rows_of(people)[0][0]).write_bytes(b"")
+    splits = load(path, on_unreadable="skip")
+    assert [why for _, why in splits.skipped] == [
+        "row 2: the file is empty",
+        "row 3: the file is empty",
+    ]

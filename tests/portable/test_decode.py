@@ -149,7 +149,8 @@ def test_an_unreadable_exif_block_makes_the_image_upright_in_check_and_use(path,
     [facts] = look([path], full=True)
     assert (facts.problem, facts.oriented) == (None, False)
     assert prepare(Image.open(path), Decoding(3)).size == (3, 2)
-    assert unreadable([path], boxes={path: (0, 0, 3, 2)}) == []
+    [facts] = look([path], boxes={path: [(0, 0, 3, 2)]})
+    assert (facts.problem, facts.outside) == (None, ())
     image.save(path, file_format)
     assert [facts.oriented for facts in look([path], full=True)] == [True]
 
@@ -201,8 +202,21 @@ def test_a_box_outside_the_image_is_refused_by_check_and_use(path):
     with pytest.raises(DataError, match=r"its box ends at 4,2, but the image ends at 3,2"):
         decode(path, Decoding(3), box)
     for full in (False, True):
-        [(_, problem)] = unreadable([path], boxes={path: box}, full=full)
-        assert problem == "its box ends at 4,2, but the image ends at 3,2"
+        [facts] = look([path], boxes={path: [box]}, full=full)
+        assert facts.problem_of(box) == "its box ends at 4,2, but the image ends at 3,2"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_one_box_outside_the_image_is_no_problem_of_the_others_or_of_the_file(path, full):
+    Image.new("RGB", (30, 20)).save(path, "JPEG")
+    good, bad, touching = (0, 0, 9, 9), (5, 5, 31, 20), (20, 0, 30, 20)
+    [facts] = look([path], Decoding(least=1), boxes={path: [good, bad, touching]}, full=full)
+    assert facts.problem is facts.problem_of(good) is facts.problem_of(touching) is None
+    assert facts.problem_of(None) is None
+    assert facts.outside == ((bad, "its box ends at 31,20, but the image ends at 30,20"),)
+    path.write_bytes(b"")
+    [facts] = look([path], boxes={path: [good, bad]}, full=full)
+    assert facts.problem_of(good) == facts.problem_of(bad) == "the file is empty"
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF"])
@@ -213,10 +227,10 @@ def test_a_box_is_checked_against_the_upright_image(path, file_format, orientati
     Image.new("RGB", (3, 2)).save(path, file_format, exif=exif)
     width, height = (2, 3) if orientation > 4 else (3, 2)
     for full in (False, True):
-        assert unreadable([path], boxes={path: (0, 0, width, height)}, full=full) == []
-        [(_, problem)] = unreadable([path], boxes={path: (0, 0, height, width)}, full=full)
-        assert (
-            problem == f"its box ends at {height},{width}, but the image ends at {width},{height}"
+        inside, outside = (0, 0, width, height), (0, 0, height, width)
+        [facts] = look([path], boxes={path: [inside, outside]}, full=full)
+        assert facts.outside == (
+            (outside, f"its box ends at {height},{width}, but the image ends at {width},{height}"),
         )
 
 

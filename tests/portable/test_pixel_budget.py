@@ -109,7 +109,7 @@ DECODING = {
     "decode": decode,
     "prepare": lambda path: prepare(Image.open(path)),
     "check": lambda path: list(look([path], full=True)),
-    "check of a box": lambda path: list(look([path], boxes={path: (0, 0, 1, 1)})),
+    "check of a box": lambda path: list(look([path], boxes={path: [(0, 0, 1, 1)]})),
     "range": lambda path: values_of([path]),
     "use": lambda path: with_decoded(path, RGB, None, lambda image: image.size),
 }
