@@ -44,8 +44,8 @@ class Lengths:
     """How long the trials are, and how many of the candidates are tried.
 
     Attributes:
-        epochs: The epochs of a trial.
-        arms: The number of candidates.
+        epochs: The epochs of a trial; 0 if there are none.
+        arms: The number of candidates; 0 if there are no trials.
     """
 
     epochs: int
@@ -55,7 +55,8 @@ class Lengths:
 def trial_lengths(pace: Pace, seconds: float, arms: int, steps: int) -> Lengths:
     """Return the length of the trials, such that a round of them fits into a time.
 
-    If the time is too short for all candidates, fewer of them are tried, but at least one.
+    If the time is too short for all candidates, fewer of them are tried. There are no trials if it
+    is too short for two: with nothing to compare, the time is better spent on the training.
 
     Args:
         pace: The pace of the slowest candidate.
@@ -64,11 +65,11 @@ def trial_lengths(pace: Pace, seconds: float, arms: int, steps: int) -> Lengths:
         steps: Optimizer steps per epoch.
     """
     fewest, most = (max(1, math.ceil(n / steps)) for n in (FEWEST, _TRIED))
-    for number in range(arms, 0, -1):
+    for number in range(arms, 1, -1):
         epochs = pace.within(seconds / number, steps)
         if epochs >= fewest:
             return Lengths(min(epochs, most), number)
-    return Lengths(fewest, 1)
+    return Lengths(0, 0)
 
 
 def training_epochs(pace: Pace, seconds: float, steps: int) -> int:

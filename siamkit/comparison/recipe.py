@@ -8,13 +8,14 @@ steps, not by epochs: an epoch of few images has too few steps, and one of many 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from siamkit.comparison.arms import Arm, keeping, without_training
+from siamkit.comparison.arms import CLOSED, Arm, keeping, without_training
 from siamkit.comparison.candidates import candidates, keys
 from siamkit.comparison.compare import Compared, compare
 from siamkit.comparison.directory import ComparisonDir
@@ -26,7 +27,7 @@ from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of
 from siamkit.comparison.work import Watch
-from siamkit.config import RunConfig
+from siamkit.config import CLOSED_FORM, RunConfig
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
 from siamkit.data.load import load_data
@@ -39,7 +40,6 @@ from siamkit.json_files import read_sealed
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
 from siamkit.training.batching import epoch_steps
-from siamkit.words import plural
 
 BUDGET = 300.0
 """The default budget in seconds."""
@@ -52,6 +52,8 @@ _SLACK = 0.9
 """The share of the time that is planned for: the rest covers what the pace does not tell."""
 _FORWARD = 3
 """How often the images of a trial are as many as those of an evaluation, about."""
+_MOST = 1.2
+"""How many times the budget the command may take, by the estimate, if it could do without."""
 _REPORT = 5.0
 """Seconds that the report of a run takes, about."""
 _FOLDS = (3, 2)
@@ -64,12 +66,44 @@ class Outlook:
     Attributes:
         budget: Seconds for the comparison and the training together.
         expected: Estimated seconds of both.
-        arms: The number of recipes that are compared; None while it is not known.
+        arms: The number of recipes that are compared, 0 if none are; None while it is not known.
+        of: The number of recipes that could be compared.
+        trained: The recipe that is trained if none are compared; None if the time is too short for
+            a training, too.
     """
 
     budget: float
     expected: float = 0.0
     arms: int | None = None
+    of: int = 0
+    trained: str | None = None
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The recipe that is trained if the budget is too short to compare two.
+
+    Attributes:
+        arm: The most promising recipe that can be trained.
+        pace: The pace of the training, by a few steps.
+        steps: Optimizer steps per epoch.
+        needed: Whether it is trained whatever that takes, because no network without training may
+            be chosen.
+    """
+
+    arm: Arm
+    pace: Pace
+    steps: int
+    needed: bool
+
+    @property
+    def least(self) -> float:
+        """Seconds of the shortest training."""
+        return self.pace.of(math.ceil(FEWEST / self.steps), self.steps)
+
+    def is_trained(self, budget: float, passed: float) -> bool:
+        """Return whether the recipe is trained, ``passed`` seconds after the command began."""
+        return self.needed or passed + self.least <= _MOST * budget
 
 
 @dataclass(frozen=True)
@@ -133,30 +167,36 @@ def choose_recipe(
     plain = without_training(base.head.name)
     metric = base.train.monitored  # what chooses the best epoch of the run
     plan = Plan((*plain, *arms), _folds(images, seed), (seed,), metric, budget=trials)
-    part = divide(images, plan).sets[plan.rounds[0]]["train"]
-    steps = _steps(base, registries, arms[0], part)
+    part = divide(images, plan).sets[plan.rounds[0]]
+    held_out = _ratio(splits.val, part["val"])
+    steps = _steps(base, registries, arms[0], part["train"])
+    free = _is_free(fixed, kind)
     goes_on = is_there(place.plan)
     if goes_on:  # a comparison that was stopped keeps its lengths, and what it tries
         lengths, names = _begun(place)
         arms = tuple(sorted(arms, key=lambda arm: _place(arm.name, names)))
-    else:
+    if not goes_on or not lengths.arms:
         tell(Outlook(budget))
         try:
             pace, arms = paced(base, arms, registries, images, plan)
         except Interrupted as error:  # its run lay in a folder that is gone
             what = "stopped while the time of a step was measured"
             raise Interrupted(what, exit_code=error.exit_code, hint=again) from None
-        passed = time.perf_counter() - begun
-        still = 2 * (pace.start + _FORWARD * pace.evaluation)
-        lengths = trial_lengths(pace, _SLACK * trials - passed - still, len(arms), steps)
-        least = passed + still + lengths.arms * pace.of(lengths.epochs, steps)
-        most = max(budget, least + pace.of(max(1, FEWEST // steps), steps) + _REPORT)
-        tell(Outlook(budget, most, lengths.arms))
+        slower = Pace(2 * pace.start + _REPORT, pace.step, held_out * pace.evaluation)
+        alone = Alone(arms[0], slower, _steps(base, registries, arms[0], splits.train), not free)
+        if not goes_on:
+            passed = time.perf_counter() - begun
+            still = 2 * (pace.start + _FORWARD * pace.evaluation)
+            lengths = trial_lengths(pace, _SLACK * trials - passed - still, len(arms), steps)
+            least = passed + still + lengths.arms * pace.of(lengths.epochs, steps)
+            if lengths.arms and least + alone.least > _MOST * budget:
+                lengths, least = Lengths(0, 0), passed + still
+            tell(_outlook(budget, least, lengths, alone, len(arms)))
     tried = arms[: lengths.arms]
     plan = replace(plan, arms=(*plain, *tried))
     compared = compare(
         plan,
-        _with_epochs(base, lengths.epochs),
+        _with_epochs(base, max(1, lengths.epochs)),
         registries,
         place,
         images=images,
@@ -165,31 +205,67 @@ def choose_recipe(
         listeners=listeners,
     )
     table = summary(compared)
-    choice = _open(plan, fixed, kind)
-    best = _chosen(table, choice)
+    passed = time.perf_counter() - begun
+    if goes_on:  # what the trials took before they were stopped counts too
+        passed = max(passed, table["seconds"])
+    if not tried and alone.is_trained(budget, passed):
+        choice, best = {alone.arm.name: alone.arm}, alone.arm
+    else:
+        choice = {arm.name: arm for arm in plan.arms if arm.trains or free}
+        best = _chosen(table, choice)
     config = config_of(base, registries, best)
     record = _record(table, best, choice, budget)
     if best.trains:
         steps = _steps(base, registries, best, splits.train)
-        held_out = len(splits.val) / len(divide(images, plan).sets[plan.rounds[0]]["val"])
-        own = _pace_of(compared, plan.arms.index(best), held_out)
-        passed = time.perf_counter() - begun
-        if goes_on:  # what the trials took before they were stopped counts too
-            passed = max(passed, table["seconds"])
+        arm = plan.arms.index(best) if tried else None
+        own = alone.pace if arm is None else _pace_of(compared, arm, held_out)
         epochs = training_epochs(own, _SLACK * (budget - passed), steps)
         config = _with_epochs(config, epochs)
         record |= {"epochs": epochs, "steps": steps, "expected": own.of(epochs, steps)}
+    return Recipe(config, record, table, tuple(_notices(table, best, arms, tried)))
+
+
+def _notices(
+    table: Mapping[str, Any], best: Arm, arms: Sequence[Arm], tried: Sequence[Arm]
+) -> list[str]:
+    """Return notices about the recipes that were not compared.
+
+    Args:
+        table: The summary of the comparison.
+        best: The recipe of the run.
+        arms: The candidates.
+        tried: Those that were compared.
+    """
+    if not tried and not best.trains:
+        return ["the budget is too short for a training: networks without training were compared"]
+    if not tried and len(arms) > 1:
+        return ["the budget is too short to compare recipes: one is trained without trials"]
     notices = [
         f"the recipe {row['name']!r} failed, so it was left out: {row['why']}"
         for row in table["failed"]
         if row["name"] in {arm.name for arm in tried}
     ]
-    if len(tried) < len(arms):
+    if tried and len(tried) < len(arms):
         notices.append(
             f"the budget is too short to compare all {len(arms)} recipes: "
-            f"{plural(len(tried), 'recipe was', 'recipes were')} compared"
+            f"{len(tried)} recipes were compared"
         )
-    return Recipe(config, record, table, tuple(notices))
+    return notices
+
+
+def _outlook(budget: float, least: float, lengths: Lengths, alone: Alone, of: int) -> Outlook:
+    """Return what comes next, and how long it takes.
+
+    Args:
+        budget: The budget in seconds.
+        least: Seconds from the beginning to the end of one round of the trials.
+        lengths: The lengths of the trials.
+        alone: The recipe that is trained if there are no trials.
+        of: The number of candidates.
+    """
+    if lengths.arms or alone.is_trained(budget, least):
+        return Outlook(budget, max(budget, least + alone.least), lengths.arms, of, alone.arm.name)
+    return Outlook(budget, least + _REPORT, 0, of)
 
 
 def _folds(images: Images, seed: int) -> int:
@@ -271,6 +347,11 @@ def _pace_of(compared: Compared, arm: int, held_out: float) -> Pace:
     return Pace(2 * start + _REPORT, step, evaluation)
 
 
+def _ratio(images: ImageSet, others: ImageSet) -> float:
+    """Return how many times as many images as ``others`` there are."""
+    return len(images) / len(others)
+
+
 def _steps(base: RunConfig, registries: Mapping[str, Registry], arm: Arm, images: ImageSet) -> int:
     """Return the optimizer steps per epoch of an arm on some training images."""
     return len(epoch_steps(config_of(base, registries, arm).train, images, 0))
@@ -281,24 +362,29 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def _open(plan: Plan, fixed: Collection[str], kind: str) -> dict[str, Arm]:
-    """Return the arms that leave what the user has set as it is, by name.
+def _is_free(fixed: Collection[str], kind: str) -> bool:
+    """Return whether a network without training may be chosen.
 
-    A network without training has a head of its own, and no loss, policy or augmentation.
+    It has a head of its own, and no loss, policy or augmentation, which the user may have set.
     """
-    free = kind == "auto" and not keys(kind) & set(fixed)
-    return {arm.name: arm for arm in plan.arms if arm.trains or free}
+    return kind == "auto" and not keys(kind) & set(fixed)
 
 
 def _chosen(table: Mapping[str, Any], choice: Mapping[str, Arm]) -> Arm:
-    """Return the best of the arms that are open to choose."""
+    """Return the best of the arms that are open to choose.
+
+    A head in closed form that is better than every training is not the last word, because trials
+    are short: the best recipe that begins with it is trained. The run keeps the closed form if the
+    training is no better.
+    """
     stopped = {row["name"] for row in table["arms"] if row["stopped"] is not None}
     left = [choice[row["name"]] for row in table["arms"] if row["name"] in set(choice) - stopped]
     if not left:
         raise ConfigError(
             "every recipe failed", where="recipe", hint="leave out the recipe to see the error"
         )
-    return left[0]
+    begins = (arm for arm in left if arm.trains and arm.values.get("head.name") == CLOSED_FORM)
+    return next(begins, left[0]) if left[0].name == CLOSED else left[0]
 
 
 def _record(

@@ -158,19 +158,33 @@ def told_recipe(outlook: Any) -> str:
     whole = units.duration(outlook.budget)
     if outlook.arms is None:
         return f"recipe: measures how long a step takes; the budget is {whole} ..."
-    expected = units.duration(outlook.expected)
-    text = (
-        f"recipe: compares {plural(outlook.arms, 'recipe')} on the training classes, then trains "
-        f"with the best one; all of it takes about {expected}"
-    )
+    if outlook.arms:
+        what = (
+            f"compares {plural(outlook.arms, 'recipe')} on the training classes, then trains with"
+        )
+        what += " the best one"
+    elif outlook.trained is None:
+        what = "the budget is too short for a training, so it compares networks without training"
+    else:
+        why = "there is no other" if outlook.of == 1 else "the budget is too short to compare two"
+        what = f"trains {outlook.trained!r} without trials, because {why}"
+    text = f"recipe: {what}; all of it takes about {units.duration(outlook.expected)}"
     return text if outlook.expected <= outlook.budget else f"{text}, more than the budget"
 
 
 def recipe_line(found: Json) -> str:
     """Return how the recipe of a run was chosen, as a phrase."""
     arms = plural(sum(row["open"] for row in found["arms"]), "recipe")
-    (best,) = (row for row in found["arms"] if row["name"] == found["best"])
-    others = [row for row in found["arms"] if not row["open"] and row["value"] > best["value"]]
+    best = next((row for row in found["arms"] if row["name"] == found["best"]), None)
+    if best is None:
+        return f"{found['best']}: trained without trials"
+    others = [row for row in found["arms"] if row["value"] > best["value"]]
+    if kept := [row for row in others if row["open"]]:
+        return (
+            f"{found['best']}: trained from the {kept[0]['name']}, which was better in the trials "
+            f"({found['metric']} {kept[0]['value']:.3f}, trained {best['value']:.3f}) and stays if "
+            "the training is not"
+        )
     better = [f"; {row['name']} was not to choose, and has {row['value']:.3f}" for row in others]
     return (
         f"{found['best']}: the best of {arms} on the training classes ({found['metric']} "

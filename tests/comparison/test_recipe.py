@@ -25,6 +25,7 @@ from siamkit.comparison.pace import Lengths, Pace
 from siamkit.comparison.results import ArmResult
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
 from siamkit.json_files import write_sealed
+from siamkit.report.comparison import recipe_line
 from siamkit.runs.open import OpenRun
 
 Common = Callable[..., dict[str, Any]]
@@ -295,6 +296,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setattr(pilots, "pilot", lambda *_: Pace(2.0, 1.0, 3.0))
     monkeypatch.setattr(recipes, "_steps", lambda *_: 5)
+    monkeypatch.setattr(recipes, "_ratio", lambda *_: 1.0)
     return found
 
 
@@ -309,25 +311,30 @@ def told(values: dict[str, Any], budget: float, tmp_path: Path) -> list[recipes.
 
 
 @pytest.mark.parametrize(
-    ("budget", "arms", "epochs", "expected"),
+    ("budget", "arms", "epochs", "expected", "trained"),
     [
-        # 22 s for the networks without training, and 2 s + 5 epochs of 8 s for a trial of the
-        # fewest steps; then 2 s + 4 epochs of 8 s and 5 s for the report.
-        (50.0, 1, 5, 103.0),
-        (118.0, 1, 5, 118.0),
-        # 0.9 * 0.6 * 200 - 22 = 86 s: two trials of 43 s, which is 5 epochs.
-        (200.0, 2, 5, 200.0),
-        (1000.0, 4, 15, 1000.0),
-        (9000.0, 4, 30, 9000.0),
+        # 22 s for the networks without training, and 5 s for the report. A training of the fewest
+        # steps takes 4 s, 5 epochs of 8 s and the report, which is too long.
+        (50.0, 0, 1, 27.0, False),
+        # 71 s for all that: up to 1.2 times the budget is allowed.
+        (60.0, 0, 1, 71.0, True),
+        # 0.9 * 0.6 * 195 - 22 = 83.3 s: two trials of 2 s + 5 epochs of 8 s take 84 s.
+        (195.0, 0, 1, 195.0, True),
+        # 86 s: two trials of 43 s, which is 5 epochs.
+        (200.0, 2, 5, 200.0, True),
+        (1000.0, 4, 15, 1000.0, True),
+        (9000.0, 4, 30, 9000.0, True),
     ],
 )
 def test_the_time_is_told_before_the_trials(
     values: dict[str, Any], asked: list[Any], tmp_path: Path,
-    budget: float, arms: int, epochs: int, expected: float,
+    budget: float, arms: int, epochs: int, expected: float, trained: bool,
 ) -> None:  # fmt: skip
     first, second = told(values, budget, tmp_path)
     assert (first.budget, first.expected, first.arms) == (budget, 0.0, None)
     assert (second.budget, second.expected, second.arms) == (budget, expected, arms)
+    assert second.of == 4
+    assert second.trained == (candidates(())[0].name if trained else None)
     plan, base = asked
     assert [arm.trains for arm in plan.arms] == [False, False] + [True] * arms
     assert (base.train.epochs, base.train.epoch_steps) == (epochs, 25)
@@ -339,19 +346,33 @@ def test_recipes_are_compared_by_what_chooses_the_best_epoch(
     values: dict[str, Any], asked: list[Any], tmp_path: Path, monitor: str | None, metric: str
 ) -> None:
     values["train"]["monitor"] = monitor
-    told(values, 50.0, tmp_path)
+    told(values, 200.0, tmp_path)
     assert asked[0].metric == metric
+
+
+def test_there_are_no_trials_if_they_leave_no_time_for_the_training(
+    values: dict[str, Any], asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 22 s, two trials of 42 s, and 9 s + 5 epochs of 5 s + 12 evaluations of 3 s for the training.
+    monkeypatch.setattr(recipes, "_ratio", lambda *_: 12.0)
+    (_, outlook) = told(values, 200.0, tmp_path)
+    assert (outlook.arms, outlook.trained) == (0, candidates(())[0].name)
+    assert outlook.expected == 22 + 9 + 5 * (5 + 12 * 3)
+    monkeypatch.setattr(recipes, "_ratio", lambda *_: 5.0)
+    (_, outlook) = told(values, 200.0, tmp_path)
+    assert (outlook.arms, outlook.expected) == (2, 22 + 2 * 42 + 9 + 5 * (5 + 5 * 3))
 
 
 def test_an_epoch_of_many_steps_is_the_shortest_trial(
     values: dict[str, Any], asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipes, "_steps", lambda *_: 25)
-    (_, outlook) = told(values, 50.0, tmp_path)
-    # 22 s for the networks without training, 2 + 28 s for an epoch of a trial, as much for an
-    # epoch of the training, and 5 s for the report.
-    assert (outlook.expected, outlook.arms) == (22 + 30 + 30 + 5, 1)
-    assert asked[1].train.epochs == 1
+    # 22 s for the networks without training, and twice 2 + 28 s for an epoch of a trial.
+    (_, outlook) = told(values, (22 + 60) / 0.54 + 0.01, tmp_path)
+    assert outlook.arms == 2 and asked[1].train.epochs == 1
+    assert [arm.trains for arm in asked[0].arms] == [False, False, True, True]
+    (_, outlook) = told(values, (22 + 60) / 0.54 - 0.01, tmp_path)
+    assert outlook.arms == 0
 
 
 def test_the_pace_is_measured_by_a_few_steps(
@@ -374,9 +395,10 @@ def test_the_pace_is_measured_by_a_few_steps(
     monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setattr(recipes, "_steps", lambda *_: 5)
     monkeypatch.setattr(pilots, "run_arm", run_arm)
-    # 2 * (6 + 3 * 2) = 24 s for the networks without training, 6 + 5 * 7 = 41 s for a trial, then
-    # 6 + 4 * 7 = 34 s for the training, and 5 s for the report.
-    assert told(values, 50.0, tmp_path)[1].expected == 24 + 41 + 34 + 5
+    monkeypatch.setattr(recipes, "_ratio", lambda *_: 1.0)
+    # 2 * (6 + 3 * 2) = 24 s for the networks without training, then twice 6 s, 5 * 7 s for the
+    # training, and 5 s for the report.
+    assert told(values, 70.0, tmp_path)[1].expected == 24 + 12 + 35 + 5
 
 
 @pytest.mark.parametrize(("classes", "folds"), [(8, 2), (12, 3)])
@@ -444,14 +466,41 @@ def test_a_recipe_that_cannot_be_trained_leaves_the_choice_to_the_others(
 def test_a_short_budget_is_spent_on_a_recipe_that_can_be_trained(
     values: dict[str, Any], tmp_path: Path, failing: Callable[..., None]
 ) -> None:
-    (_, second) = (arm.name for arm in candidates(()))
+    fixed = {"data.augment.preset"}
+    (_, second) = candidates(fixed)
     failing("supcon")
     config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
     place = recipes.ComparisonDir(tmp_path / "recipe")
-    found = recipes.choose_recipe(config, (), api.registries(), place, budget=0.01)
-    assert second in {row["name"] for row in found.record["arms"]}
+    for _ in range(2):  # the second time, the choice goes on
+        found = recipes.choose_recipe(config, fixed, api.registries(), place, budget=0.01)
+        assert found.config.freeze.name == second.values["freeze.name"]
+        assert found.config.train.epochs == found.record["epochs"] == 1
+        assert found.record["best"] == second.name
+        assert [(row["trains"], row["open"]) for row in found.record["arms"]] == [
+            (False, False)
+        ] * 2
+        assert found.notices == (
+            "the budget is too short to compare recipes: one is trained without trials",
+        )
+        assert recipe_line(found.record) == f"{second.name}: trained without trials"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_budget_that_is_too_short_for_a_training_is_kept(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    said: list[recipes.Outlook] = []
+    config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
+    place = recipes.ComparisonDir(tmp_path / "recipe")
+    found = recipes.choose_recipe(
+        config, (), api.registries(), place, budget=0.01, tell=said.append
+    )
+    assert (said[-1].arms, said[-1].trained) == (0, None)
+    assert found.config.train.epochs == 0
+    assert found.record["best"] in {"untrained", "closed form"}
+    assert all(row["open"] and not row["trains"] for row in found.record["arms"])
     assert found.notices == (
-        "the budget is too short to compare all 2 recipes: 1 recipe was compared",
+        "the budget is too short for a training: networks without training were compared",
     )
 
 
@@ -518,15 +567,29 @@ def test_the_best_recipe_is_one_that_is_open_and_was_not_stopped() -> None:
         recipes._chosen({"arms": rows}, {"a": arms["a"]})
 
 
+def test_the_best_recipe_that_begins_with_the_winning_closed_form_is_trained() -> None:
+    closed = Arm("closed form", {"head.name": "multistage"}, trains=False)
+    residual, begins = (Arm(name, {"head.name": name}) for name in ("residual", "multistage"))
+    rows = [{"name": arm.name, "stopped": None} for arm in (closed, residual, begins)]
+    every = {arm.name: arm for arm in (closed, residual, begins)}
+    assert recipes._chosen({"arms": rows}, every) is begins
+    assert recipes._chosen({"arms": rows[:2]}, every) is closed, "nothing begins with it"
+    stopped = {"name": "multistage", "stopped": {"why": "failed"}}
+    assert recipes._chosen({"arms": [*rows[:2], stopped]}, every) is closed
+    assert recipes._chosen({"arms": rows[1:]}, every) is residual
+    still = Arm("untrained", {"head.name": "identity"}, trains=False)
+    rows = [{"name": "untrained", "stopped": None}, *rows]
+    assert recipes._chosen({"arms": rows}, {**every, "untrained": still}) is still
+
+
 @pytest.mark.parametrize(
-    ("kind", "fixed", "names"),
+    ("kind", "fixed", "free"),
     [
-        ("auto", (), ["still", "a"]), ("auto", ("train.epochs",), ["still", "a"]),
-        ("auto", ("head.name",), ["a"]), ("augment", (), ["a"]),
+        ("auto", (), True), ("auto", ("train.epochs",), True), ("auto", ("head.name",), False),
+        ("augment", (), False),
     ],
 )  # fmt: skip
 def test_a_network_without_training_is_open_only_if_the_whole_recipe_is(
-    kind: str, fixed: tuple[str, ...], names: list[str]
+    kind: str, fixed: tuple[str, ...], free: bool
 ) -> None:
-    plan: Any = SimpleNamespace(arms=(Arm("still", trains=False), Arm("a")))
-    assert list(recipes._open(plan, fixed, kind)) == names
+    assert recipes._is_free(fixed, kind) == free

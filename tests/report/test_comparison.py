@@ -204,16 +204,32 @@ def test_a_run_of_a_comparison_is_told_before_and_after() -> None:
     ("arms", "expected", "text"),
     [
         (None, 0.0, "recipe: measures how long a step takes; the budget is 1 min 30 s ..."),
+        (0, 90.0, "recipe: trains 'full' without trials, because the budget is too short to "
+                  "compare two; all of it takes about 1 min 30 s"),
         (2, 90.0, "recipe: compares 2 recipes on the training classes, then trains with the best "
                   "one; all of it takes about 1 min 30 s"),
-        (1, 91.0, "recipe: compares 1 recipe on the training classes, then trains with the best "
+        (3, 91.0, "recipe: compares 3 recipes on the training classes, then trains with the best "
                   "one; all of it takes about 1 min 31 s, more than the budget"),
     ],
 )  # fmt: skip
 def test_the_choice_of_a_recipe_is_told_before_it_begins(
     arms: int | None, expected: float, text: str
 ) -> None:
-    assert told_recipe(SimpleNamespace(budget=90.0, arms=arms, expected=expected)) == text
+    outlook = SimpleNamespace(budget=90.0, arms=arms, expected=expected, of=4, trained="full")
+    assert told_recipe(outlook) == text
+
+
+def test_a_choice_without_trials_says_why() -> None:
+    outlook = SimpleNamespace(budget=90.0, arms=0, expected=50.0, of=1, trained="full")
+    assert told_recipe(outlook) == (
+        "recipe: trains 'full' without trials, because there is no other; all of it takes about "
+        "50 s"
+    )
+    outlook.trained = None
+    assert told_recipe(outlook) == (
+        "recipe: the budget is too short for a training, so it compares networks without training; "
+        "all of it takes about 50 s"
+    )
 
 
 def test_a_recipe_that_was_chosen_stands_with_those_that_were_tried() -> None:
@@ -231,6 +247,12 @@ def test_a_recipe_that_was_chosen_stands_with_those_that_were_tried() -> None:
     assert recipe_line({**found, "arms": [still, *found["arms"], worse]}) == (
         f"{line}; closed form was not to choose, and has 0.850"
     )
+    still["open"] = True
+    assert recipe_line({**found, "arms": [still, *found["arms"]]}) == (
+        "full: trained from the closed form, which was better in the trials (map@r 0.850, trained "
+        "0.800) and stays if the training is not"
+    )
+    assert recipe_line({**found, "best": "new"}) == "new: trained without trials"
     assert recipe_heads(found)[2] == "map@r"
     assert recipe_rows(found) == [
         ("full", "1", "0.800", "0.750 to 0.850", "2.5", "12 s"),
