@@ -25,7 +25,7 @@ from .cosine import require_finite
 from .csv_rows import RowWriter
 from .embedding import BATCH_SIZE, Embeds
 from .filling import HINT, OnProgress, fill, working, workplace
-from .inputs import files_of
+from .inputs import some_files_of
 from .judging import judge_files
 
 _ROWS_AT_ONCE = 16_384
@@ -64,14 +64,15 @@ def embed_to_file(
     Raises:
         ConfigError: The name has another ending, a package is missing, or the file exists.
         CheckpointError: An interrupted call used another network or other images.
-        DataError: An image is missing or cannot be decoded. The finished part is kept.
+        DataError: There are no images, or one is missing or cannot be decoded. The finished part is
+            kept.
         Interrupted: Ctrl-C was pressed. The finished part is kept.
         ResourceError: The disk is full, or another process writes the same file.
     """
     require_usable(output, force)
     sidecar = _list_of(output) if output.suffix == ".npy" else None
     started = time.perf_counter()
-    paths = [path.absolute() for path in files_of(images)]
+    paths = some_files_of(images)
     notices = judge_files(paths, embedder)
     with working(output) as folder:
         rows, before = fill(

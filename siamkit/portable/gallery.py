@@ -27,7 +27,7 @@ from ..files import is_there, open_regular, path_of, put_back, reading
 from ..json_files import digest_of, parsed, read_json, unsealed
 from ..spelling import command
 from .arrays import mapped, mapped_bytes
-from .cosine import directions, require_direction
+from .cosine import directions, require_direction, require_finite
 from .manifest import FileSeal, seal_of
 from .nearest import nearest
 from .records import Invalid, Within, record
@@ -174,10 +174,13 @@ def queries_of(embeddings: Any) -> Any:
 
     Raises:
         DataError: They are no real numbers, or one of ``[Q, E]`` consists of zeros.
+        NonFiniteError: One of ``[Q, E]`` holds NaN or infinity.
     """
     queries = directions(embeddings)
     if queries.ndim == 2:  # the search refuses other shapes
-        require_direction(queries, [f"query {number}" for number in range(len(queries))])
+        names = [f"query {number}" for number in range(len(queries))]
+        require_finite(queries, names)
+        require_direction(queries, names)
     return queries
 
 

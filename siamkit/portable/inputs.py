@@ -195,6 +195,21 @@ def files_of(images: Any) -> list[Path]:
     return list(images)
 
 
+def some_files_of(images: Any) -> list[Path]:
+    """Return the absolute paths of :func:`files_of`, of which there must be one or more.
+
+    Raises:
+        DataError: As for :func:`files_of`, or there are no files.
+    """
+    paths = [path.absolute() for path in files_of(images)]
+    if not paths:
+        raise DataError(
+            "are none", where="images", got=0, allowed="a folder, a file, or several files",
+            hint="if a pattern chose them, no file matched it",
+        )  # fmt: skip
+    return paths
+
+
 def _checked(path: str | Path, number: int) -> Path:
     if isinstance(path, str) and not path:  # Path("") is the current folder
         raise _not_a_file(number, "")

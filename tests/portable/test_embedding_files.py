@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, ResourceError
+from siamkit.inference.gallery.build import build_index
 from siamkit.portable.embedding_files import (
     _checked,
     embed_to_file,
@@ -368,6 +369,15 @@ def test_a_bit_of_what_was_done_is_never_published(embedder, images, tmp_path):
         assert output.read_bytes() == (tmp_path / "whole.npy").read_bytes()
         output.unlink()
         (tmp_path / "out.csv").unlink()
+
+
+def test_no_images_are_refused_and_nothing_is_written(embedder, tmp_path):
+    for images in ([], iter(()), tmp_path.glob("*.jpg")):
+        with pytest.raises(DataError, match=r"images: are none.*no file matched"):
+            embed_to_file(embedder, images, tmp_path / "out.npy")
+        with pytest.raises(DataError, match="images: are none"):
+            build_index(embedder, images, tmp_path / "index", run=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_planted_workplace_is_refused(embedder, images, tmp_path):

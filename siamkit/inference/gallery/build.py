@@ -29,7 +29,7 @@ from siamkit.portable.gallery import (
     Meta,
     own_entries,
 )
-from siamkit.portable.inputs import files_of
+from siamkit.portable.inputs import some_files_of
 from siamkit.portable.judging import judge_files
 from siamkit.portable.manifest import seal_of
 from siamkit.version import VERSION
@@ -75,7 +75,8 @@ def build_index(
     Raises:
         ConfigError: There is no such kind, a package is missing, or the output exists.
         CheckpointError: An interrupted call used another network or other images.
-        DataError: An image is missing or cannot be decoded. The finished part is kept.
+        DataError: There are no images, or one is missing or cannot be decoded. The finished part is
+            kept.
         Interrupted: Ctrl-C was pressed. The finished part is kept.
         ResourceError: The disk is full, or another process builds the same index.
     """
@@ -122,7 +123,7 @@ def build_index(
 
 def _listed(gallery: str | Path | Sequence[str | Path]) -> tuple[Path | None, list[Path]]:
     """Return the folder that stored paths are relative to (None for a list), and the images."""
-    paths = [path.absolute() for path in files_of(gallery)]
+    paths = some_files_of(gallery)
     if not isinstance(gallery, str | Path):
         return None, paths
     given = Path(gallery)

@@ -141,7 +141,7 @@ def test_queries_that_cannot_be(index, exact):
         opened.search(torch.ones(1, 8), 0, exact=exact)
     bad = torch.ones(2, 8)
     bad[1, 3] = torch.nan
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match="query 1: the embedding is NaN or infinite"):
         opened.search(bad, exact=exact)
 
 
