@@ -61,7 +61,8 @@ class Checkpoint:
 
     Attributes:
         model: The network's state, and the loss's state under ``loss.*``.
-        optimizer: The optimizer's state; see ``training.optimizer.state_tensors``.
+        optimizer: The optimizer's state; see ``training.optimizer.state_tensors``. The tensors that
+            a loss keeps in plain attributes are there too; see ``training.tensors.LossAttributes``.
         state: Progress and metrics, as JSON values.
         frozen: The fingerprint of every frozen tensor.
         proven: Whether the frozen tensors have just been compared with their fingerprints.

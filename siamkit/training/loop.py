@@ -45,9 +45,9 @@ from siamkit.training.state import (
 )
 from siamkit.training.stopping import out_of_patience, stopped_before
 from siamkit.training.tensors import (
-    load_loss_values,
+    load_loss_attributes,
     load_model_tensors,
-    loss_values,
+    loss_attributes,
     model_tensors,
     require_finite,
 )
@@ -83,7 +83,8 @@ class Trainer:
         self.train = config.train
         self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets, state, emit)
-        self._built_loss = Snapshot(setup.loss.modules(), contents=False)
+        self._built_loss = Snapshot(setup.loss.modules(), contents="attributes")
+        self._told_attributes = False
         self.epoch = EpochTrainer(setup, splits, state, run_dir, emit, self._between_steps)
         self.notices = (
             *batch_notices(self.train, splits.train),
@@ -417,7 +418,11 @@ class Trainer:
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
-        state.loss_values = loss_values(setup.loss, self._built_loss)
+        own = loss_attributes(setup.loss, self._built_loss)
+        state.loss_values = own.values
+        for text in () if self._told_attributes else own.notices:
+            self._told_attributes = True
+            self.emit("notice", {"text": text})
         state.scaler = self.epoch.stepper.scaler.state_dict()
         name = checkpoint.name_of(state.epoch, state.step) + suffix
         first = checkpoint.name_of(0, 0)
@@ -429,7 +434,7 @@ class Trainer:
             name,
             Checkpoint(
                 model=tensors,
-                optimizer=state_tensors(setup.optimizer),
+                optimizer={**state_tensors(setup.optimizer), **own.tensors},
                 state=state.to_json(),
                 frozen=frozen,
                 proven=proven,
@@ -453,7 +458,8 @@ class Trainer:
         """
         self.fresh = False
         load_model_tensors(self.setup, saved.model)
-        load_loss_values(self.setup.loss, self.state.loss_values)
+        setup, values = self.setup, self.state.loss_values
+        load_loss_attributes(setup.loss, values, saved.optimizer, setup.device)
         verify(self.setup.net, saved.frozen, "the time the checkpoint was read")
         load_state_tensors(self.setup.optimizer, saved.optimizer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -58,31 +59,91 @@ def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
     load_net_tensors(setup.net, tensors, where)
 
 
-def loss_values(loss: nn.Module, before: Snapshot) -> dict[str, bool | int | float]:
-    """Return the numbers and flags of a loss that changed, by module and attribute.
+Plain = bool | int | float | str | None
 
-    Losses of other packages count in plain attributes, such as the position in a memory of
-    embeddings. These are not in the ``state_dict``.
+
+@dataclass(frozen=True)
+class LossAttributes:
+    """The plain attributes of a loss that changed in training, by module and attribute.
+
+    Losses of other packages keep state there, such as the position in a memory of embeddings, or a
+    running histogram. It is not in the ``state_dict``.
+
+    Attributes:
+        values: Numbers, flags, texts and None, which a run's state holds.
+        tensors: Dense tensors, which a checkpoint holds beside the optimizer's. Their names begin
+            with :data:`_OWN`.
+        others: The names of all else, such as lists, which no checkpoint holds.
+    """
+
+    values: dict[str, Plain]
+    tensors: dict[str, Tensor]
+    others: tuple[str, ...]
+
+    @property
+    def notices(self) -> list[str]:
+        """A notice about what no checkpoint holds; an empty list if there is nothing."""
+        if not self.others:
+            return []
+        which = ", ".join(name.removeprefix(".") for name in self.others[:5])
+        return [
+            f"the loss changes {which}, which no checkpoint holds: if later steps depend on it, a "
+            "resumed run differs from one that was not stopped. Keep it in tensors or numbers"
+        ]
+
+
+_OWN = "loss attribute::"
+
+
+def loss_attributes(loss: nn.Module, before: Snapshot) -> LossAttributes:
+    """Return the plain attributes of a loss that changed.
 
     Args:
         loss: The loss.
-        before: A snapshot of its modules as they were built; it needs no contents.
+        before: A snapshot of its modules as they were built, with the contents of attributes.
     """
     paths = {module: path for path, module in loss.named_modules()}
-    values = {
-        f"{paths[module]}.{name}": vars(module).get(name) for module, name in before.changed()
+    changed = {
+        f"{paths[module]}.{name}": vars(module).get(name)
+        for module, name in before.changed()
+        if name not in module._buffers
     }
-    return {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, bool | int | float) and math.isfinite(value)
+    values = {name: value for name, value in changed.items() if _is_plain(value)}
+    tensors = {
+        f"{_OWN}{name}": value.detach()
+        for name, value in changed.items()
+        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
     }
+    held = values.keys() | {name.removeprefix(_OWN) for name in tensors}
+    return LossAttributes(values, tensors, tuple(sorted(changed.keys() - held)))
 
 
-def load_loss_values(loss: nn.Module, values: Mapping[str, bool | int | float]) -> None:
-    """Restore the attributes that :func:`loss_values` returned."""
+def _is_plain(value: object) -> bool:
+    finite = isinstance(value, float) and math.isfinite(value)
+    return finite or value is None or isinstance(value, bool | int | str)
+
+
+def load_loss_attributes(
+    loss: nn.Module,
+    values: Mapping[str, Plain],
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+) -> None:
+    """Restore what :func:`loss_attributes` returned.
+
+    Args:
+        loss: The loss.
+        values: The numbers, flags and texts.
+        tensors: The tensors of the checkpoint beside the model's.
+        device: The device of the tensors.
+    """
     modules = dict(loss.named_modules())
-    for name, value in values.items():
+    own = {
+        name.removeprefix(_OWN): tensor.to(device, copy=True)
+        for name, tensor in tensors.items()
+        if name.startswith(_OWN)
+    }
+    for name, value in {**values, **own}.items():
         path, _, attribute = name.rpartition(".")
         setattr(modules[path], attribute, value)
 

@@ -160,6 +160,47 @@ def test_a_run_with_objects_resumes_when_they_are_given_again(
     assert result["history"] == whole["history"]
 
 
+class Centred(siamkit.Loss):
+    """Keeps a running mean where no checkpoint looks for tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.zeros(1)
+
+    def forward(self, embeddings: Tensor, labels: Any, tuples: Any = None) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * embeddings.detach().mean(0)
+        return (embeddings - self.mean).square().mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        Centred,
+        lambda: losses.CrossBatchMemory(losses.ContrastiveLoss(), 16, memory_size=32),
+    ],
+    ids=["mean", "memory"],
+)
+def test_what_a_loss_keeps_in_plain_attributes_is_resumed(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path, criterion: Callable[[], nn.Module]
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def listen(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"] == 1:
+            raise Stop
+
+    given: dict[str, Any] = {"backbone": Plain(), "head": "identity", "epochs": 3}
+    whole = fit(loss=criterion(), run_dir=str(tmp_path / "whole"), **given)
+    with pytest.raises(Stop):
+        fit(loss=criterion(), listeners=[listen], **given)
+    result = siamkit.resume(tmp_path / "run", backbone=Plain(), loss=criterion())
+    assert [one["train_loss"] for one in result["history"]] == [
+        one["train_loss"] for one in whole["history"]
+    ]
+
+
 def test_a_run_refuses_objects_with_other_settings(
     fit: Callable[..., dict[str, Any]],
 ) -> None:
