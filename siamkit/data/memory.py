@@ -151,7 +151,8 @@ def _items(data: Any, split: str | None) -> list[Item]:
                 "each item must be a pair of image and label", where=place, got=type(pair).__name__
             )
         image, label = pair
-        if not _is_indexed(data):
+        # A data set can fill one array anew for each item, as an iterator can.
+        if not isinstance(data, list | tuple):
             image = own_copy(image, place)
         items.append(Item(image, _label(label, names, place), split))
     if not items:

@@ -377,5 +377,15 @@ def test_an_object_that_an_iterator_hands_out_again_is_copied(tmp_path: Path) ->
 
     items = items_of(filled(), [])
     assert [int(item.image[0, 0, 0]) for item in items] == [0, 1, 2]
+
+    class Filled:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, number: int) -> Any:
+            buffer[:] = number
+            return buffer, "ab"[number % 2]
+
+    assert [int(item.image[0, 0, 0]) for item in items_of(Filled(), [])] == [0, 1, 2]
     images = [(buffer, "a"), (buffer, "b")]
     assert all(item.image is buffer for item in items_of(images, []))
