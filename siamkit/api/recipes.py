@@ -11,7 +11,8 @@ from siamkit.api.listening import observers
 from siamkit.api.results import TrainingResult
 from siamkit.comparison.candidates import KINDS, candidates, keys
 from siamkit.comparison.directory import ComparisonDir
-from siamkit.comparison.recipe import BUDGET, Outlook, choose_recipe
+from siamkit.comparison.outlook import Outlook
+from siamkit.comparison.recipe import BUDGET, choose_recipe
 from siamkit.comparison.work import Step
 from siamkit.config import COMPONENTS, KEPT_KEYS, RunConfig, flat, whole
 from siamkit.errors import ConfigError
@@ -146,9 +147,11 @@ def fit_with_recipe(
         again=f"repeat the command with {settings({'run_dir': str(run.path)})}"
         + (f" and {argument('resume', AUTO)}" if on_command_line() else ""),
     )  # fmt: skip
-    from siamkit.report.html.comparison import write_comparison_page
+    if recipe.table is not None:
+        from siamkit.report.html.comparison import write_comparison_page
 
-    write_comparison_page({**recipe.table, "config": "config.yaml of the run"}, place.report)
+        about = {"config": "config.yaml of the run", "run": recipe.record}
+        write_comparison_page({**recipe.table, **about}, place.report)
     trained = recipe.config.model_copy(update={"run_dir": Path(run.path)})
     result = _fit.fit(
         trained, known, listeners, observers(),

@@ -82,3 +82,13 @@ def training_epochs(pace: Pace, seconds: float, steps: int) -> int:
     """
     most = math.ceil(_FINAL / steps)
     return max(1, min(pace.within(seconds, steps), most))
+
+
+def longest(pace: Pace, steps: int) -> float:
+    """Return the seconds of the longest training, whatever the budget.
+
+    Args:
+        pace: The pace of the recipe.
+        steps: Optimizer steps per epoch.
+    """
+    return pace.of(math.ceil(_FINAL / steps), steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +23,17 @@ _PILOT = 8
 """Optimizer steps from which the pace is measured."""
 
 
+Failures = tuple[tuple[str, str], ...]
+"""The names of candidates that cannot be trained, each with the reason."""
+
+
 def paced(
     base: RunConfig,
     arms: Sequence[Arm],
     registries: Mapping[str, Registry],
     images: Images,
     plan: Plan,
-) -> tuple[Pace, tuple[Arm, ...]]:
+) -> tuple[Pace, tuple[Arm, ...], Failures]:
     """Return the pace of the first arm that can be trained, and the arms with this one first.
 
     Those that failed come last: they are tried again only if the budget allows all.
@@ -36,27 +41,33 @@ def paced(
     Raises:
         SiamkitError: No arm can be trained; the error is that of the first one.
     """
-    first: SiamkitError | None = None
+    errors: list[SiamkitError] = []
     for number, arm in enumerate(arms):
         try:
             pace = pilot(base, arm, registries, images, plan)
         except FAILURES as error:
-            first = first or error
+            errors.append(error)
         else:
-            return pace, (*arms[number:], *arms[:number])
-    assert first is not None, "there is an arm"
-    raise first
+            failed = tuple((one.name, e.what) for one, e in zip(arms, errors, strict=False))
+            return pace, (*arms[number:], *arms[:number]), failed
+    raise errors[0]
 
 
 def pilot(
     base: RunConfig, arm: Arm, registries: Mapping[str, Registry], images: Images, plan: Plan
 ) -> Pace:
-    """Train a few steps of an arm on the images of the first round, and return their pace."""
+    """Train a few steps of an arm on the images of the first round, and return their pace.
+
+    The start is without the time before the run's first event: the first run of a process imports
+    packages there, and the next ones need none of it.
+    """
     turn = plan.rounds[0]
     folds = divide(images, plan)
-    seconds: dict[str, float] = {}
+    seconds = {"before": 0.0}
 
     def listen(event: Event) -> None:
+        if event.name == "run_start":
+            seconds["before"] = time.perf_counter() - begun
         if event.name == "epoch_end":
             seconds.update({key: event.data[key] for key in ("train_seconds", "seconds")})
 
@@ -66,8 +77,9 @@ def pilot(
         where = place_of(place / TABLE, root, turn, place / "run")
         few = {"train.epochs": 1, "train.epoch_steps": _PILOT}
         config = config_of(base, registries, arm, few, place=where)
+        begun = time.perf_counter()
         result = run_arm([config], [{}], registries, plan.metric, [listen])
     evaluation = seconds["seconds"] - seconds["train_seconds"]
-    total = result.seconds + result.filling
+    total = result.seconds + result.filling - seconds["before"]
     step = seconds["train_seconds"] / result.steps
     return Pace(max(total - seconds["seconds"], 0.0), step, evaluation)

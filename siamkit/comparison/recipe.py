@@ -8,9 +8,8 @@ steps, not by epochs: an epoch of few images has too few steps, and one of many 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -21,8 +20,9 @@ from siamkit.comparison.compare import Compared, compare
 from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.folds import Images, divide
 from siamkit.comparison.heads import readable
-from siamkit.comparison.pace import FEWEST, Lengths, Pace, training_epochs, trial_lengths
-from siamkit.comparison.pilot import paced
+from siamkit.comparison.outlook import MOST, Alone, Outlook
+from siamkit.comparison.pace import Lengths, Pace, training_epochs, trial_lengths
+from siamkit.comparison.pilot import Failures, paced
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
 from siamkit.comparison.unit import config_of
@@ -52,58 +52,9 @@ _SLACK = 0.9
 """The share of the time that is planned for: the rest covers what the pace does not tell."""
 _FORWARD = 3
 """How often the images of a trial are as many as those of an evaluation, about."""
-_MOST = 1.2
-"""How many times the budget the command may take, by the estimate, if it could do without."""
 _REPORT = 5.0
 """Seconds that the report of a run takes, about."""
 _FOLDS = (3, 2)
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """The next steps of the choice of a recipe, and how long they take.
-
-    Attributes:
-        budget: Seconds for the comparison and the training together.
-        expected: Estimated seconds of both.
-        arms: The number of recipes that are compared, 0 if none are; None while it is not known.
-        of: The number of recipes that could be compared.
-        trained: The recipe that is trained if none are compared; None if the time is too short for
-            a training, too.
-    """
-
-    budget: float
-    expected: float = 0.0
-    arms: int | None = None
-    of: int = 0
-    trained: str | None = None
-
-
-@dataclass(frozen=True)
-class Alone:
-    """The recipe that is trained if the budget is too short to compare two.
-
-    Attributes:
-        arm: The most promising recipe that can be trained.
-        pace: The pace of the training, by a few steps.
-        steps: Optimizer steps per epoch.
-        needed: Whether it is trained whatever that takes, because no network without training may
-            be chosen.
-    """
-
-    arm: Arm
-    pace: Pace
-    steps: int
-    needed: bool
-
-    @property
-    def least(self) -> float:
-        """Seconds of the shortest training."""
-        return self.pace.of(math.ceil(FEWEST / self.steps), self.steps)
-
-    def is_trained(self, budget: float, passed: float) -> bool:
-        """Return whether the recipe is trained, ``passed`` seconds after the command began."""
-        return self.needed or passed + self.least <= _MOST * budget
 
 
 @dataclass(frozen=True)
@@ -113,13 +64,13 @@ class Recipe:
     Attributes:
         config: The config of the run, with the recipe.
         record: What was tried, for the run's records, as JSON values.
-        table: The summary of the comparison.
+        table: The summary of the comparison; None if no recipes were compared.
         notices: Notices for the user.
     """
 
     config: RunConfig
     record: dict[str, Any]
-    table: dict[str, Any]
+    table: dict[str, Any] | None
     notices: tuple[str, ...] = ()
 
 
@@ -168,35 +119,41 @@ def choose_recipe(
     metric = base.train.monitored  # what chooses the best epoch of the run
     plan = Plan((*plain, *arms), _folds(images, seed), (seed,), metric, budget=trials)
     part = divide(images, plan).sets[plan.rounds[0]]
-    held_out = _ratio(splits.val, part["val"])
-    steps = _steps(base, registries, arms[0], part["train"])
+    held_out = _ratio([splits.val], [part["val"]])
     free = _is_free(fixed, kind)
+    failed: Failures = ()
     goes_on = is_there(place.plan)
     if goes_on:  # a comparison that was stopped keeps its lengths, and what it tries
         lengths, names = _begun(place)
         arms = tuple(sorted(arms, key=lambda arm: _place(arm.name, names)))
-    if not goes_on or not lengths.arms:
+    else:
         tell(Outlook(budget))
         try:
-            pace, arms = paced(base, arms, registries, images, plan)
+            pace, arms, failed = paced(base, arms, registries, images, plan)
         except Interrupted as error:  # its run lay in a folder that is gone
             what = "stopped while the time of a step was measured"
             raise Interrupted(what, exit_code=error.exit_code, hint=again) from None
-        slower = Pace(2 * pace.start + _REPORT, pace.step, held_out * pace.evaluation)
-        alone = Alone(arms[0], slower, _steps(base, registries, arms[0], splits.train), not free)
-        if not goes_on:
-            passed = time.perf_counter() - begun
-            still = 2 * (pace.start + _FORWARD * pace.evaluation)
-            lengths = trial_lengths(pace, _SLACK * trials - passed - still, len(arms), steps)
-            least = passed + still + lengths.arms * pace.of(lengths.epochs, steps)
-            if lengths.arms and least + alone.least > _MOST * budget:
-                lengths, least = Lengths(0, 0), passed + still
-            tell(_outlook(budget, least, lengths, alone, len(arms)))
+        steps = _steps(base, registries, arms[0], part["train"])
+        its_steps = _steps(base, registries, arms[0], splits.train)
+        more = _ratio(splits.sets.values(), part.values())
+        whole = Pace(more * pace.start + _REPORT, pace.step, held_out * pace.evaluation)
+        alone = Alone(arms[0], whole, splits.train, its_steps, not free)
+        passed = time.perf_counter() - begun
+        still = 2 * (pace.start + _FORWARD * pace.evaluation)
+        lengths = trial_lengths(pace, _SLACK * trials - passed - still, len(arms), steps)
+        a_round = still + lengths.arms * pace.of(lengths.epochs, steps)
+        if not lengths.arms or passed + a_round + alone.least > MOST * budget:
+            outlook = alone.outlook(budget, passed, len(arms))
+            tell(outlook)
+            left = _SLACK * (budget - passed)
+            return _without_trials(base, registries, alone, outlook, metric, left, failed)
+        spent = passed + a_round, passed + len(plan.rounds) * a_round
+        tell(alone.outlook_with_trials(budget, *spent, lengths.arms, len(arms)))
     tried = arms[: lengths.arms]
     plan = replace(plan, arms=(*plain, *tried))
     compared = compare(
         plan,
-        _with_epochs(base, max(1, lengths.epochs)),
+        _with_epochs(base, lengths.epochs),
         registries,
         place,
         images=images,
@@ -208,64 +165,91 @@ def choose_recipe(
     passed = time.perf_counter() - begun
     if goes_on:  # what the trials took before they were stopped counts too
         passed = max(passed, table["seconds"])
-    if not tried and alone.is_trained(budget, passed):
-        choice, best = {alone.arm.name: alone.arm}, alone.arm
-    else:
-        choice = {arm.name: arm for arm in plan.arms if arm.trains or free}
-        best = _chosen(table, choice)
+    choice = {arm.name: arm for arm in plan.arms if arm.trains or free}
+    best, start = _chosen(table, choice)
     config = config_of(base, registries, best)
-    record = _record(table, best, choice, budget)
+    record = _record(table, best, start, choice, budget)
     if best.trains:
-        steps = _steps(base, registries, best, splits.train)
-        arm = plan.arms.index(best) if tried else None
-        own = alone.pace if arm is None else _pace_of(compared, arm, held_out)
-        epochs = training_epochs(own, _SLACK * (budget - passed), steps)
-        config = _with_epochs(config, epochs)
-        record |= {"epochs": epochs, "steps": steps, "expected": own.of(epochs, steps)}
-    return Recipe(config, record, table, tuple(_notices(table, best, arms, tried)))
+        own = _pace_of(compared, plan.arms.index(best), held_out)
+        config, length = _trained(config, splits.train, own, _SLACK * (budget - passed))
+        record |= length
+    notices = dict.fromkeys([*_on_failures(failed), *_notices(table, arms, tried)])
+    return Recipe(config, record, table, tuple(notices))
 
 
-def _notices(
-    table: Mapping[str, Any], best: Arm, arms: Sequence[Arm], tried: Sequence[Arm]
-) -> list[str]:
-    """Return notices about the recipes that were not compared.
+def _without_trials(
+    base: RunConfig,
+    registries: Mapping[str, Registry],
+    alone: Alone,
+    outlook: Outlook,
+    metric: str,
+    left: float,
+    failed: Failures,
+) -> Recipe:
+    """Return the recipe of a run whose budget is too short to compare recipes.
+
+    Args:
+        base: The config of the run.
+        registries: The registry of each component section, and of ``track``.
+        alone: The most promising recipe.
+        outlook: Whether it is trained. If not, the run has the head in closed form.
+        metric: The metric that chooses the best epoch.
+        left: Seconds for the training.
+        failed: The candidates that cannot be trained.
+    """
+    trained = outlook.trained is not None
+    best = alone.arm if trained else without_training(base.head.name)[-1]
+    config = config_of(base, registries, best)
+    record = {
+        "best": best.name, "metric": metric, "budget": outlook.budget, "seconds": 0.0,
+        "start": None, "arms": [],
+    }  # fmt: skip
+    notices = _on_failures(failed)
+    if trained:
+        config, length = _trained(config, alone.images, alone.pace, left)
+        record |= length
+        if outlook.of > 1:
+            notices.append(
+                "the budget is too short to compare recipes: one is trained without trials"
+            )
+    else:
+        notices.append("the budget is too short for a training: the head in closed form is kept")
+    return Recipe(config, record, None, tuple(notices))
+
+
+def _trained(
+    config: RunConfig, images: ImageSet, pace: Pace, seconds: float
+) -> tuple[RunConfig, dict[str, Any]]:
+    """Return a config with the epochs that fit into a time, and what a run records about them."""
+    steps = len(epoch_steps(config.train, images, 0))
+    epochs = training_epochs(pace, seconds, steps)
+    expected = pace.of(epochs, steps)
+    length = {"epochs": epochs, "steps": steps, "expected": expected}
+    return _with_epochs(config, epochs), length
+
+
+def _on_failures(failed: Failures) -> list[str]:
+    """Return a notice for each candidate that could not be trained in the pilot."""
+    return [f"the recipe {name!r} failed, so it was left out: {why}" for name, why in failed]
+
+
+def _notices(table: Mapping[str, Any], arms: Sequence[Arm], tried: Sequence[Arm]) -> list[str]:
+    """Return notices about the recipes that failed in the trials, or that were not compared.
 
     Args:
         table: The summary of the comparison.
-        best: The recipe of the run.
         arms: The candidates.
         tried: Those that were compared.
     """
-    if not tried and not best.trains:
-        return ["the budget is too short for a training: networks without training were compared"]
-    if not tried and len(arms) > 1:
-        return ["the budget is too short to compare recipes: one is trained without trials"]
-    notices = [
-        f"the recipe {row['name']!r} failed, so it was left out: {row['why']}"
-        for row in table["failed"]
-        if row["name"] in {arm.name for arm in tried}
-    ]
-    if tried and len(tried) < len(arms):
+    names = {arm.name for arm in tried}
+    failed = tuple((row["name"], row["why"]) for row in table["failed"] if row["name"] in names)
+    notices = _on_failures(failed)
+    if len(tried) < len(arms):
         notices.append(
             f"the budget is too short to compare all {len(arms)} recipes: "
             f"{len(tried)} recipes were compared"
         )
     return notices
-
-
-def _outlook(budget: float, least: float, lengths: Lengths, alone: Alone, of: int) -> Outlook:
-    """Return what comes next, and how long it takes.
-
-    Args:
-        budget: The budget in seconds.
-        least: Seconds from the beginning to the end of one round of the trials.
-        lengths: The lengths of the trials.
-        alone: The recipe that is trained if there are no trials.
-        of: The number of candidates.
-    """
-    if lengths.arms or alone.is_trained(budget, least):
-        return Outlook(budget, max(budget, least + alone.least), lengths.arms, of, alone.arm.name)
-    return Outlook(budget, least + _REPORT, 0, of)
 
 
 def _folds(images: Images, seed: int) -> int:
@@ -347,9 +331,9 @@ def _pace_of(compared: Compared, arm: int, held_out: float) -> Pace:
     return Pace(2 * start + _REPORT, step, evaluation)
 
 
-def _ratio(images: ImageSet, others: ImageSet) -> float:
-    """Return how many times as many images as ``others`` there are."""
-    return len(images) / len(others)
+def _ratio(sets: Iterable[ImageSet], others: Iterable[ImageSet]) -> float:
+    """Return how many times as many images some sets have as others."""
+    return sum(map(len, sets)) / sum(map(len, others))
 
 
 def _steps(base: RunConfig, registries: Mapping[str, Registry], arm: Arm, images: ImageSet) -> int:
@@ -370,30 +354,53 @@ def _is_free(fixed: Collection[str], kind: str) -> bool:
     return kind == "auto" and not keys(kind) & set(fixed)
 
 
-def _chosen(table: Mapping[str, Any], choice: Mapping[str, Arm]) -> Arm:
-    """Return the best of the arms that are open to choose.
+def _chosen(table: Mapping[str, Any], choice: Mapping[str, Arm]) -> tuple[Arm, str | None]:
+    """Return the best of the arms that are open to choose, and what was better in the trials.
 
     A head in closed form that is better than every training is not the last word, because trials
     are short: the best recipe that begins with it is trained. The run keeps the closed form if the
     training is no better.
+
+    Returns:
+        The arm, and the name of the head in closed form with which it begins, if that was better.
     """
     stopped = {row["name"] for row in table["arms"] if row["stopped"] is not None}
     left = [choice[row["name"]] for row in table["arms"] if row["name"] in set(choice) - stopped]
     if not left:
+        why = next((f": {row['why']}" for row in table["failed"] if row["name"] in choice), "")
         raise ConfigError(
-            "every recipe failed", where="recipe", hint="leave out the recipe to see the error"
+            f"every recipe failed{why}",
+            where="recipe",
+            hint="mend the cause, or leave out the recipe and choose the settings yourself",
         )
+    best = left[0]
+    if best.name != CLOSED:
+        return best, None
     begins = (arm for arm in left if arm.trains and arm.values.get("head.name") == CLOSED_FORM)
-    return next(begins, left[0]) if left[0].name == CLOSED else left[0]
+    arm = next(begins, best)
+    return arm, None if arm is best else best.name
 
 
 def _record(
-    table: Mapping[str, Any], best: Arm, choice: Collection[str], budget: float
+    table: Mapping[str, Any],
+    best: Arm,
+    start: str | None,
+    choice: Collection[str],
+    budget: float,
 ) -> dict[str, Any]:
-    """Return what a run records about the choice of its recipe."""
+    """Return what a run records about the choice of its recipe.
+
+    Args:
+        table: The summary of the comparison.
+        best: The recipe.
+        start: The network without training that was better, and with which the recipe begins.
+        choice: The names of the arms that were open to choose.
+        budget: The budget in seconds.
+    """
     keys = ("name", "value", "interval", "runs", "seconds", "epochs", "trains")
     return {
         "best": best.name,
+        "start": start,
         "metric": table["metric"],
         "budget": budget,
         "seconds": table["seconds"],

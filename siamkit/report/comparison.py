@@ -153,7 +153,7 @@ def told_recipe(outlook: Any) -> str:
     """Return a line about the choice of a recipe, before it begins.
 
     Args:
-        outlook: The :class:`siamkit.comparison.recipe.Outlook`.
+        outlook: The :class:`siamkit.comparison.outlook.Outlook`.
     """
     whole = units.duration(outlook.budget)
     if outlook.arms is None:
@@ -164,7 +164,7 @@ def told_recipe(outlook: Any) -> str:
         )
         what += " the best one"
     elif outlook.trained is None:
-        what = "the budget is too short for a training, so it compares networks without training"
+        what = "the budget is too short for a training, so the head in closed form is kept"
     else:
         why = "there is no other" if outlook.of == 1 else "the budget is too short to compare two"
         what = f"trains {outlook.trained!r} without trials, because {why}"
@@ -177,14 +177,16 @@ def recipe_line(found: Json) -> str:
     arms = plural(sum(row["open"] for row in found["arms"]), "recipe")
     best = next((row for row in found["arms"] if row["name"] == found["best"]), None)
     if best is None:
-        return f"{found['best']}: trained without trials"
-    others = [row for row in found["arms"] if row["value"] > best["value"]]
-    if kept := [row for row in others if row["open"]]:
+        how = "trained without trials" if "epochs" in found else "not trained"
+        return f"{found['best']}: {how}"
+    if found["start"] is not None:
+        (start,) = (row for row in found["arms"] if row["name"] == found["start"])
         return (
-            f"{found['best']}: trained from the {kept[0]['name']}, which was better in the trials "
-            f"({found['metric']} {kept[0]['value']:.3f}, trained {best['value']:.3f}) and stays if "
+            f"{found['best']}: trained from the {start['name']}, which was better in the trials "
+            f"({found['metric']} {start['value']:.3f}, trained {best['value']:.3f}) and stays if "
             "the training is not"
         )
+    others = [row for row in found["arms"] if not row["open"] and row["value"] > best["value"]]
     better = [f"; {row['name']} was not to choose, and has {row['value']:.3f}" for row in others]
     return (
         f"{found['best']}: the best of {arms} on the training classes ({found['metric']} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from siamkit.comparison import recipe as recipes
 from siamkit.comparison import work as working
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.candidates import CANDIDATES, candidates
+from siamkit.comparison.outlook import Outlook
 from siamkit.comparison.pace import Lengths, Pace
 from siamkit.comparison.results import ArmResult
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
@@ -300,45 +302,65 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-def told(values: dict[str, Any], budget: float, tmp_path: Path) -> list[recipes.Outlook]:
-    found: list[recipes.Outlook] = []
+def told(
+    values: dict[str, Any], budget: float, tmp_path: Path, fixed: tuple[str, ...] = ()
+) -> list[Outlook]:
+    """Return the outlooks of a choice."""
+    found: list[Outlook] = []
     place = recipes.ComparisonDir(tmp_path / "recipe")
-    with pytest.raises(Asked):
+    with suppress(Asked):
         recipes.choose_recipe(
-            api.load_config(values), (), api.registries(), place, budget=budget, tell=found.append
-        )
+            api.load_config(values), fixed, api.registries(), place, budget=budget,
+            tell=found.append,
+        )  # fmt: skip
     return found
 
 
 @pytest.mark.parametrize(
-    ("budget", "arms", "epochs", "expected", "trained"),
+    ("budget", "arms", "epochs", "expected"),
     [
-        # 22 s for the networks without training, and 5 s for the report. A training of the fewest
-        # steps takes 4 s, 5 epochs of 8 s and the report, which is too long.
-        (50.0, 0, 1, 27.0, False),
-        # 71 s for all that: up to 1.2 times the budget is allowed.
-        (60.0, 0, 1, 71.0, True),
-        # 0.9 * 0.6 * 195 - 22 = 83.3 s: two trials of 2 s + 5 epochs of 8 s take 84 s.
-        (195.0, 0, 1, 195.0, True),
-        # 86 s: two trials of 43 s, which is 5 epochs.
-        (200.0, 2, 5, 200.0, True),
-        (1000.0, 4, 15, 1000.0, True),
-        (9000.0, 4, 30, 9000.0, True),
+        # 22 s for the networks without training, and two trials of 2 s + 5 epochs of 8 s, in
+        # 0.9 * 0.6 * 200 s; then 7 s + 5 epochs of 8 s for the training.
+        (200.0, 2, 5, 200.0),
+        (1000.0, 4, 15, 1000.0),
+        # No more than 30 epochs in each trial, two rounds, and 80 epochs for the training.
+        (9000.0, 4, 30, 2 * (22 + 4 * 242) + 7 + 80 * 8),
     ],
 )
 def test_the_time_is_told_before_the_trials(
     values: dict[str, Any], asked: list[Any], tmp_path: Path,
-    budget: float, arms: int, epochs: int, expected: float, trained: bool,
+    budget: float, arms: int, epochs: int, expected: float,
 ) -> None:  # fmt: skip
     first, second = told(values, budget, tmp_path)
     assert (first.budget, first.expected, first.arms) == (budget, 0.0, None)
     assert (second.budget, second.expected, second.arms) == (budget, expected, arms)
     assert second.of == 4
-    assert second.trained == (candidates(())[0].name if trained else None)
     plan, base = asked
     assert [arm.trains for arm in plan.arms] == [False, False] + [True] * arms
     assert (base.train.epochs, base.train.epoch_steps) == (epochs, 25)
     assert plan.budget == pytest.approx(0.6 * budget)
+
+
+@pytest.mark.parametrize(
+    ("budget", "fixed", "expected", "trained"),
+    [
+        # A training of the fewest steps takes 2 s, the report 5 s, and 5 epochs 8 s each.
+        (39.0, (), 7.0, False),
+        (39.2, (), 47.0, True),
+        (195.0, (), 195.0, True),
+        # With a loss of the user's own, something is trained.
+        (1.0, ("loss.name",), 47.0, True),
+    ],
+)
+def test_a_budget_that_is_too_short_for_two_trials_goes_to_one_training(
+    values: dict[str, Any], asked: list[Any], tmp_path: Path,
+    budget: float, fixed: tuple[str, ...], expected: float, trained: bool,
+) -> None:  # fmt: skip
+    _, outlook = told(values, budget, tmp_path, fixed)
+    first, *others = candidates(fixed)
+    assert (outlook.budget, outlook.expected, outlook.arms) == (budget, expected, 0)
+    assert (outlook.of, outlook.trained) == (1 + len(others), first.name if trained else None)
+    assert not asked, "nothing is compared"
 
 
 @pytest.mark.parametrize(("monitor", "metric"), [(None, "recall@1"), ("map@r", "map@r")])
@@ -353,14 +375,14 @@ def test_recipes_are_compared_by_what_chooses_the_best_epoch(
 def test_there_are_no_trials_if_they_leave_no_time_for_the_training(
     values: dict[str, Any], asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 22 s, two trials of 42 s, and 9 s + 5 epochs of 5 s + 12 evaluations of 3 s for the training.
+    # 22 s, two trials of 42 s, and for the training 12 times the start and the evaluations.
     monkeypatch.setattr(recipes, "_ratio", lambda *_: 12.0)
     (_, outlook) = told(values, 200.0, tmp_path)
     assert (outlook.arms, outlook.trained) == (0, candidates(())[0].name)
-    assert outlook.expected == 22 + 9 + 5 * (5 + 12 * 3)
+    assert outlook.expected == 12 * 2 + 5 + 5 * (5 + 12 * 3)
     monkeypatch.setattr(recipes, "_ratio", lambda *_: 5.0)
     (_, outlook) = told(values, 200.0, tmp_path)
-    assert (outlook.arms, outlook.expected) == (2, 22 + 2 * 42 + 9 + 5 * (5 + 5 * 3))
+    assert (outlook.arms, outlook.expected) == (2, 22 + 2 * 42 + 5 * 2 + 5 + 5 * (5 + 5 * 3))
 
 
 def test_an_epoch_of_many_steps_is_the_shortest_trial(
@@ -375,10 +397,15 @@ def test_an_epoch_of_many_steps_is_the_shortest_trial(
     assert outlook.arms == 0
 
 
+def test_the_images_of_all_sets_count() -> None:
+    sets: Any = [range(6), range(4)], [range(3), range(2)]
+    assert recipes._ratio(*sets) == 2.0
+
+
 def test_the_pace_is_measured_by_a_few_steps(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 16 s, 8 s are 8 steps, 2 s the evaluation, and 6 s the start and the features."""
+    """Of 36 s, 20 s come before the start, 8 s are 8 steps, 2 s the evaluation."""
 
     def compare(*_: Any, **__: Any) -> Any:
         raise Asked
@@ -386,19 +413,22 @@ def test_the_pace_is_measured_by_a_few_steps(
     def run_arm(configs: Any, variants: Any, registries: Any, metric: str, listeners: Any) -> Any:
         (config,) = configs
         assert (config.train.epochs, config.train.epoch_steps) == (1, 8)
+        clock.append(20.0)
         for listen in listeners:
+            listen(siamkit.Event("run_start", {}))
             listen(siamkit.Event("phase_start", {"seconds": 99.0}))
             listen(siamkit.Event("epoch_end", {"train_seconds": 8.0, "seconds": 10.0}))
-        return ArmResult(seconds=15.0, filling=1.0, steps=8)
+        return ArmResult(seconds=35.0, filling=1.0, steps=8)
 
+    clock = [0.0]
     monkeypatch.setattr(recipes, "compare", compare)
     monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(pilots, "time", SimpleNamespace(perf_counter=lambda: clock[-1]))
     monkeypatch.setattr(recipes, "_steps", lambda *_: 5)
     monkeypatch.setattr(pilots, "run_arm", run_arm)
     monkeypatch.setattr(recipes, "_ratio", lambda *_: 1.0)
-    # 2 * (6 + 3 * 2) = 24 s for the networks without training, then twice 6 s, 5 * 7 s for the
-    # training, and 5 s for the report.
-    assert told(values, 70.0, tmp_path)[1].expected == 24 + 12 + 35 + 5
+    # 6 s for the start, 5 * 7 s for the training, and 5 s for the report.
+    assert told(values, 40.0, tmp_path)[1].expected == 6 + 35 + 5
 
 
 @pytest.mark.parametrize(("classes", "folds"), [(8, 2), (12, 3)])
@@ -467,19 +497,19 @@ def test_a_short_budget_is_spent_on_a_recipe_that_can_be_trained(
     values: dict[str, Any], tmp_path: Path, failing: Callable[..., None]
 ) -> None:
     fixed = {"data.augment.preset"}
-    (_, second) = candidates(fixed)
+    first, second = candidates(fixed)
     failing("supcon")
     config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
     place = recipes.ComparisonDir(tmp_path / "recipe")
-    for _ in range(2):  # the second time, the choice goes on
+    for _ in range(2):  # the second time, nothing goes on
         found = recipes.choose_recipe(config, fixed, api.registries(), place, budget=0.01)
+        assert not place.path.exists()
         assert found.config.freeze.name == second.values["freeze.name"]
         assert found.config.train.epochs == found.record["epochs"] == 1
         assert found.record["best"] == second.name
-        assert [(row["trains"], row["open"]) for row in found.record["arms"]] == [
-            (False, False)
-        ] * 2
+        assert found.table is None and found.record["arms"] == []
         assert found.notices == (
+            f"the recipe {first.name!r} failed, so it was left out: the loss supcon is NaN",
             "the budget is too short to compare recipes: one is trained without trials",
         )
         assert recipe_line(found.record) == f"{second.name}: trained without trials"
@@ -489,7 +519,7 @@ def test_a_short_budget_is_spent_on_a_recipe_that_can_be_trained(
 def test_a_budget_that_is_too_short_for_a_training_is_kept(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
-    said: list[recipes.Outlook] = []
+    said: list[Outlook] = []
     config = api.load_config({**values, "run_dir": str(tmp_path / "run")})
     place = recipes.ComparisonDir(tmp_path / "recipe")
     found = recipes.choose_recipe(
@@ -497,10 +527,10 @@ def test_a_budget_that_is_too_short_for_a_training_is_kept(
     )
     assert (said[-1].arms, said[-1].trained) == (0, None)
     assert found.config.train.epochs == 0
-    assert found.record["best"] in {"untrained", "closed form"}
-    assert all(row["open"] and not row["trains"] for row in found.record["arms"])
+    assert found.record["best"] == "closed form" and found.table is None
+    assert recipe_line(found.record) == "closed form: not trained"
     assert found.notices == (
-        "the budget is too short for a training: networks without training were compared",
+        "the budget is too short for a training: the head in closed form is kept",
     )
 
 
@@ -561,10 +591,11 @@ def test_the_best_recipe_is_one_that_is_open_and_was_not_stopped() -> None:
     arms = {name: Arm(name) for name in "abc"}
     rows = [{"name": "a", "stopped": {"why": "failed"}}, {"name": "b", "stopped": None},
             {"name": "c", "stopped": None}]  # fmt: skip
-    assert recipes._chosen({"arms": rows}, arms) is arms["b"]
-    assert recipes._chosen({"arms": rows}, {"a": arms["a"], "c": arms["c"]}) is arms["c"]
-    with pytest.raises(ConfigError, match="recipe: every recipe failed"):
-        recipes._chosen({"arms": rows}, {"a": arms["a"]})
+    table = {"arms": rows, "failed": [{"name": "x", "why": "?"}, {"name": "a", "why": "NaN"}]}
+    assert recipes._chosen(table, arms) == (arms["b"], None)
+    assert recipes._chosen(table, {"a": arms["a"], "c": arms["c"]}) == (arms["c"], None)
+    with pytest.raises(ConfigError, match="recipe: every recipe failed: NaN"):
+        recipes._chosen(table, {"a": arms["a"]})
 
 
 def test_the_best_recipe_that_begins_with_the_winning_closed_form_is_trained() -> None:
@@ -572,14 +603,16 @@ def test_the_best_recipe_that_begins_with_the_winning_closed_form_is_trained() -
     residual, begins = (Arm(name, {"head.name": name}) for name in ("residual", "multistage"))
     rows = [{"name": arm.name, "stopped": None} for arm in (closed, residual, begins)]
     every = {arm.name: arm for arm in (closed, residual, begins)}
-    assert recipes._chosen({"arms": rows}, every) is begins
-    assert recipes._chosen({"arms": rows[:2]}, every) is closed, "nothing begins with it"
-    stopped = {"name": "multistage", "stopped": {"why": "failed"}}
-    assert recipes._chosen({"arms": [*rows[:2], stopped]}, every) is closed
-    assert recipes._chosen({"arms": rows[1:]}, every) is residual
-    still = Arm("untrained", {"head.name": "identity"}, trains=False)
-    rows = [{"name": "untrained", "stopped": None}, *rows]
-    assert recipes._chosen({"arms": rows}, {**every, "untrained": still}) is still
+
+    def chosen(*rows: Any) -> Any:
+        return recipes._chosen({"arms": rows, "failed": []}, every)
+
+    assert chosen(*rows) == (begins, "closed form")
+    assert chosen(*rows[:2]) == (closed, None), "nothing begins with it"
+    assert chosen(*rows[:2], {"name": "multistage", "stopped": {"why": "failed"}}) == (closed, None)
+    assert chosen(*rows[1:]) == (residual, None)
+    every["untrained"] = still = Arm("untrained", {"head.name": "identity"}, trains=False)
+    assert chosen({"name": "untrained", "stopped": None}, *rows) == (still, None)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,22 @@ def draw(count: int, seed: int) -> list[Mutant]:
     files = sorted((ROOT / "siamkit").rglob("*.py"))
     every = [mutants for path in files for mutants in places(path).values()]
     rng = random.Random(seed)
-    return [rng.choice(mutants) for mutants in rng.sample(every, min(count, len(every)))]
+    order = rng.sample(range(len(every)), min(count, len(every)))
+    drawn = [mutant for at in order if can_be_made(mutant := rng.choice(every[at]))]
+    left = sorted(set(range(len(every))) - set(order))
+    while left and len(drawn) < count:
+        mutant = rng.choice(every[left.pop(rng.randrange(len(left)))])
+        drawn += [mutant] if can_be_made(mutant) else []
+    return drawn
+
+
+def can_be_made(mutant: Mutant) -> bool:
+    """Return whether the operator can make the change: some fail at names with dots."""
+    try:
+        mutant.code(ROOT)
+    except AttributeError:
+        return False
+    return True
 
 
 def in_rooms(mutants: list[Mutant], rooms: list[str] | None) -> list[Mutant]:

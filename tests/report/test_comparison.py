@@ -227,14 +227,14 @@ def test_a_choice_without_trials_says_why() -> None:
     )
     outlook.trained = None
     assert told_recipe(outlook) == (
-        "recipe: the budget is too short for a training, so it compares networks without training; "
-        "all of it takes about 50 s"
+        "recipe: the budget is too short for a training, so the head in closed form is kept; all "
+        "of it takes about 50 s"
     )
 
 
 def test_a_recipe_that_was_chosen_stands_with_those_that_were_tried() -> None:
     found = {
-        "best": "full", "metric": "map@r",
+        "best": "full", "metric": "map@r", "start": None,
         "arms": [
             row("full", 0.8, runs=1, epochs=2.5, open=True),
             row("other", 0.7, interval=None, open=True),
@@ -248,11 +248,16 @@ def test_a_recipe_that_was_chosen_stands_with_those_that_were_tried() -> None:
         f"{line}; closed form was not to choose, and has 0.850"
     )
     still["open"] = True
-    assert recipe_line({**found, "arms": [still, *found["arms"]]}) == (
+    # A recipe that was stopped can have a higher mean, of fewer runs.
+    assert recipe_line({**found, "arms": [row("stopped", 0.9, open=True), *found["arms"]]}) == (
+        line.replace("2 recipes", "3 recipes")
+    )
+    assert recipe_line({**found, "start": "closed form", "arms": [still, *found["arms"]]}) == (
         "full: trained from the closed form, which was better in the trials (map@r 0.850, trained "
         "0.800) and stays if the training is not"
     )
-    assert recipe_line({**found, "best": "new"}) == "new: trained without trials"
+    assert recipe_line({**found, "best": "new", "epochs": 4}) == "new: trained without trials"
+    assert recipe_line({**found, "best": "closed form"}) == "closed form: not trained"
     assert recipe_heads(found)[2] == "map@r"
     assert recipe_rows(found) == [
         ("full", "1", "0.800", "0.750 to 0.850", "2.5", "12 s"),

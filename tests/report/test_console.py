@@ -345,7 +345,10 @@ def test_the_recipe_and_the_rate_stand_after_the_model():
     name, data = run_events()[0]
     rate = {"lr": 2e-3, "low": 1e-3, "high": 4e-3, "losses": [[]] * 3, "phase": {"number": 1}}
     arm = {"name": "full", "open": True, "value": 0.8, "runs": 1}
-    more = {"lr_find": rate, "recipe": {"best": "full", "metric": "map@r", "arms": [arm]}}
+    more = {
+        "lr_find": rate,
+        "recipe": {"best": "full", "start": None, "metric": "map@r", "arms": [arm]},
+    }
     text = log(io.StringIO(), [(name, {**data, **more})])
     names = [line.split(None, 1)[0] for line in text.splitlines()]
     place = names.index("model")

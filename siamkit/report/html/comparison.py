@@ -38,7 +38,8 @@ def write_comparison_page(values: Json, path: Path) -> Path:
     """Write the page of a comparison to a file, which is overwritten.
 
     Args:
-        values: The result of ``siamkit.compare``.
+        values: The result of ``siamkit.compare``. If the comparison chose the recipe of a run,
+            ``run`` is what the run records about it.
         path: The file.
 
     Raises:
@@ -47,9 +48,11 @@ def write_comparison_page(values: Json, path: Path) -> Path:
     charts = [cost_chart(values), difference_chart(values)]
     if values["classes"]:
         charts.append(class_chart(values))
+    run = values.get("run")
+    title = f"{values['best']!r} is the best of {plural(len(values['arms']), 'recipe')}"
     context = {
-        "title": f"{values['best']!r} is the best of {plural(len(values['arms']), 'recipe')}",
-        "verdict": values["verdict"],
+        "title": title if run is None else f"{run['best']!r} is the recipe of the run",
+        "verdict": [*([] if run is None else [text.recipe_line(run)]), *values["verdict"]],
         "facts": text.facts(values),
         "about": _about(values),
         "notices": text.notes(values),
