@@ -152,6 +152,8 @@ class Loader:
             if not _worker_died(error):
                 raise
             self.close()
+            # Until it ignores signals, one that all processes of the run get ends a worker too.
+            self._check()
             raise _dead_worker(error) from None
 
     def _started(self) -> Iterator[Any]:
@@ -188,6 +190,7 @@ class Loader:
     ) -> None:
         self.close()
         if error is not None and _worker_died(error):
+            self._check()
             raise _dead_worker(error) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ from siamkit.engine.trial import (
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.freezing.schedule import without_frozen_norms
 from siamkit.interfaces import FreezePlan, Stage
-from siamkit.model.generators import seeded
-from siamkit.model.names import named_parameters, unwrap
+from siamkit.model.generators import generators_state, seeded
+from siamkit.model.names import named_parameters, submodule, unwrap
 from siamkit.model.undisturbed import undisturbed
 from siamkit.words import plural
 
@@ -210,13 +211,42 @@ def first_exact_cut(
     return None, reasons
 
 
-def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut, str | None]:
+class _Draws:
+    """Notices whether a network draws random numbers before a module's last call ends."""
+
+    def __init__(self, net: nn.Module, module: str) -> None:
+        self._module = submodule(net, module)
+        self.before = False
+
+    def watched(self, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        """Return ``forward``, which now notices it."""
+
+        def watched(images: Tensor) -> Any:
+            start = generators_state()
+
+            def note(*_: Any) -> None:
+                self.before = generators_state() != start
+
+            with self._module.register_forward_hook(note):
+                return forward(images)
+
+        return watched
+
+
+def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut | None, str | None]:
     """Cut a network at a boundary, and return why the cut is not exact; None if it is."""
     inside = boundary.names
     seen = Recording(len(images))
-    whole = step(net, partial(seen.forward, net, inside), images.clone(), inside)
+    draws = _Draws(net, boundary.module)
+    whole = step(net, draws.watched(partial(seen.forward, net, inside)), images.clone(), inside)
     if whole.error is not None:
         raise whole.error
+    if draws.before:
+        # A forward that skips frozen blocks at random skips the same ones in every trial.
+        return (
+            None,
+            "the network draws random numbers before it, so its output may differ each time",
+        )
     if len(images) == TRACED:
         seen = Recording(_RECORDED)
         black = images.new_zeros(_RECORDED, *images.shape[1:])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from types import BuiltinFunctionType, CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from siamkit.engine.cutting import Cut
@@ -112,9 +115,10 @@ def code_of(net: nn.Module, names: Iterable[str]) -> str:
     """Return a hash of the code of some modules' classes, and of the modules' attributes.
 
     Modules are compared by their reprs elsewhere, which an edited forward, another activation
-    function or another factor in it leaves as they are. The hash covers the compiled methods, and
-    attributes that are plain values or functions; of the modules, those inside, and those around
-    them.
+    function or another factor in it leaves as they are. The hash covers the compiled methods, the
+    class attributes and the functions that they call in the same module, the modules' attributes
+    and forward hooks, and the versions of the packages; of the modules, those inside, and those
+    around them.
 
     Args:
         net: The network.
@@ -127,28 +131,128 @@ def code_of(net: nn.Module, names: Iterable[str]) -> str:
             name = parent(name)
             every.add(name)
     modules = {name: submodule(net, name) for name in sorted(every)}
-    digest = hashlib.sha256()
-    for kind in sorted({type(module) for module in modules.values()}, key=_qualified):
-        digest.update(f"{_qualified(kind)} {_methods(kind)}\n".encode(errors="replace"))
+    digest, teller = hashlib.sha256(), _Teller()
+    kinds = sorted({type(module) for module in modules.values()}, key=_qualified)
+    for package in sorted({"torch", *map(_package, kinds)}):
+        digest.update(f"{package} {_version(package)}\n".encode())
+    for kind in kinds:
+        digest.update(f"{_qualified(kind)} {teller.of_class(kind)}\n".encode(errors="replace"))
     for name, module in modules.items():
         # Those of siamkit's own modules around the prefix say how its output is used.
         own = _package(type(module)) == "siamkit"
         for key, value in () if own else sorted(attributes(module).items()):
-            digest.update(f"{name}.{key}={_told(value)}\n".encode(errors="replace"))
+            digest.update(f"{name}.{key}={teller.of(value)}\n".encode(errors="replace"))
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            if not str(getattr(hook, "__module__", "")).startswith("siamkit."):
+                digest.update(f"{name} {teller.of(hook)}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 
-def _told(value: Any) -> str:
-    """Return a text for an attribute, which is the same in every process."""
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_told, value))}]"
-    if isinstance(value, bool | int | float | str | None):
-        return repr(value)
-    if isinstance(value, partial):
-        return _told((value.func, *value.args, *sorted(value.keywords.items())))
-    if isinstance(value, FunctionType):
-        return f"{_qualified(value)} {_compiled(value.__code__)}"
-    return _qualified(value if isinstance(value, type | BuiltinFunctionType) else type(value))
+_SMALL = 4096
+"""The most values of a tensor in an attribute that are compared: larger ones are mostly what the
+last forward stored."""
+
+
+class _Teller:
+    """Tells code and values as texts, which are the same in every process."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self._functions: dict[FunctionType, str] = {}
+
+    def of(self, value: Any) -> str:
+        """Return the text of a value."""
+        if isinstance(value, bool | int | float | str | None):
+            return repr(value)
+        if id(value) in self._open:
+            return "itself"
+        self._open.add(id(value))
+        try:
+            return self._inside(value)
+        finally:
+            self._open.discard(id(value))
+
+    def _inside(self, value: Any) -> str:
+        match value:
+            case tuple() | list():
+                return f"[{', '.join(map(self.of, value))}]"
+            case set() | frozenset():
+                return f"{{{', '.join(sorted(map(self.of, value)))}}}"
+            case dict():
+                items = (f"{self.of(key)}: {self.of(held)}" for key, held in value.items())
+                return f"{{{', '.join(sorted(items))}}}"
+            case Tensor() | np.ndarray():
+                return _contents(value)
+            case partial():
+                return self.of((value.func, *value.args, *sorted(value.keywords.items())))
+            case MethodType():
+                return self.of((value.__func__, value.__self__))
+            case FunctionType():
+                if value not in self._functions:
+                    text = self._of_function(value)
+                    self._functions[value] = hashlib.sha256(
+                        text.encode(errors="replace")
+                    ).hexdigest()
+                return self._functions[value]
+            case SimpleNamespace():
+                return self.of(vars(value))
+        if is_dataclass(value) and not isinstance(value, type):
+            return f"{_qualified(type(value))} {self.of(vars(value))}"
+        return _qualified(value if isinstance(value, type | BuiltinFunctionType) else type(value))
+
+    def of_class(self, kind: type) -> str:
+        """Return the text of a class and its bases: their methods and plain attributes."""
+        texts = []
+        for base in kind.__mro__:
+            for name, member in sorted(vars(base).items() if not _is_known(base) else ()):
+                inside = member.fget if isinstance(member, property) else member
+                if isinstance(inside, staticmethod | classmethod):
+                    inside = inside.__func__
+                if isinstance(inside, FunctionType):
+                    texts.append(f"{name} {self.of(inside)}")
+                elif isinstance(inside, _PLAIN) and not name.startswith("__"):
+                    texts.append(f"{name} = {self.of(inside)}")
+        return "\n".join(texts)
+
+    def _of_function(self, function: FunctionType) -> str:
+        """Return the text of a function, and of what it uses: defaults, closure, its module."""
+        texts = [f"{_qualified(function)} {_compiled(function.__code__)}"]
+        texts.append(self.of((function.__defaults__ or (), function.__kwdefaults__ or {})))
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # the cell is empty
+                texts.append(self.of(cell.cell_contents))
+        if (decorated := vars(function).get("__wrapped__")) is not None:
+            texts.append(self.of(decorated))
+        used = {} if _is_known(function) else function.__globals__
+        for name in sorted(_names(function.__code__) & used.keys()):
+            held = used[name]
+            same = getattr(held, "__module__", None) == function.__module__
+            if isinstance(held, _PLAIN) or (isinstance(held, FunctionType) and same):
+                texts.append(f"{name} = {self.of(held)}")
+        return "\n".join(texts)
+
+
+_PLAIN = (bool, int, float, str, tuple, list, dict, set, frozenset, Tensor, np.ndarray)
+_RELEASED = ("torch", "torchvision", "timm", "transformers", "numpy", "builtins")
+"""Packages whose version says what their functions do."""
+
+
+def _is_known(thing: Any) -> bool:
+    """Return whether a version says what a class or a function does."""
+    package = str(thing.__module__).partition(".")[0]
+    return package in (_KNOWN if isinstance(thing, type) else _RELEASED)
+
+
+def _contents(value: Tensor | NDArray[Any]) -> str:
+    text = f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            return text
+        if value.numel() <= _SMALL:
+            return f"{text} {value.detach().cpu().tolist()}"
+    elif value.size <= _SMALL and value.dtype.kind in "biufc":
+        return f"{text} {value.tolist()}"
+    return text
 
 
 def _qualified(thing: Any) -> str:
@@ -159,18 +263,10 @@ def _package(kind: type) -> str:
     return kind.__module__.partition(".")[0]
 
 
-def _methods(kind: type) -> str:
-    """Return the compiled methods of a class and its bases; torch's are known by its version."""
-    texts = []
-    for base in kind.__mro__:
-        for name, member in sorted(vars(base).items() if _package(base) not in _KNOWN else ()):
-            inside = member.fget if isinstance(member, property) else member
-            if isinstance(inside, staticmethod | classmethod):
-                inside = inside.__func__
-            while isinstance(inside, FunctionType):  # a decorated method, then what it decorates
-                texts.append(f"{name} {_compiled(inside.__code__)}")
-                inside = vars(inside).get("__wrapped__")
-    return "\n".join(texts)
+def _names(code: CodeType) -> set[str]:
+    """Return the global names that a function's code and the code inside it may read."""
+    inner = (_names(value) for value in code.co_consts if isinstance(value, CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def _compiled(code: CodeType) -> str:

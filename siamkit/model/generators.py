@@ -39,6 +39,16 @@ def generators_restored() -> Iterator[None]:
         np.random.set_state(array)
 
 
+def generators_state() -> bytes:
+    """Return the state of the generators of torch, numpy and Python; equal if none was used."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
+    _, keys, *place = np.random.get_state()
+    return b"".join(
+        [*states, np.asarray(keys).tobytes(), repr((place, random.getstate())).encode()]
+    )
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the generators at the start of the block, and restore them afterwards."""

@@ -42,8 +42,8 @@ def test_it_says_how_long_it_takes_and_what_it_chose(
     assert "recipe: measures how long a step takes; the budget is 10 min 00 s ..." in lines
     assert any(
         line.startswith(
-            "recipe: compares 2 recipes on the training classes, then trains with the best one; all "
-            "of it takes about "
+            "recipe: compares 2 recipes on the training classes, then trains with the best one; "
+            "all of it takes about "
         )
         for line in lines
     )

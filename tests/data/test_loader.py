@@ -231,6 +231,25 @@ def test_a_stuck_worker_is_killed(images, monkeypatch, request):
     assert gone(pids)
 
 
+def test_a_worker_that_ends_because_the_run_was_stopped_is_no_fault_of_the_worker(images):
+    class Stopped(Exception):
+        pass
+
+    def check():
+        if killed:
+            raise Stopped
+
+    killed = []
+    loader = Loader(dataset(images), 1, check=check)
+    with pytest.raises(Stopped):
+        next(loader.batches(BATCHES * 20))
+        for worker in processes(loader):
+            killed.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+        list(loader.batches(BATCHES * 20))
+
+
 def test_a_worker_killed_while_the_caller_computes_is_the_same_error(images):
     with pytest.raises(ResourceError, match="a worker process that loads images died"):
         with Loader(dataset(images), 1) as loader:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -111,6 +114,44 @@ def test_a_prefix_that_draws_anew_each_time_is_not_cut():
     found, rejected = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
     assert found is None
     assert rejected[0] == "features: its output differs each time"
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, lambda: np.random.random(), lambda: float(torch.rand(()))]
+)
+def test_a_prefix_of_blocks_that_are_skipped_at_random_is_not_cut(draw):
+    class Skipping(Named):
+        """Skips a block with a probability that no trial hits."""
+
+        def forward(self, images):
+            if self.training and draw() < 1e-9:
+                return super().forward(2 * images)
+            return super().forward(images)
+
+    backbone = as_backbone(Skipping(), BackboneContext("skipping", image_size=32))
+    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
+    stages = net.stages()
+    plan = FreezePlan.of(stages, ["neck"])
+    FreezeController(net, stages).apply(plan)
+    found, rejected = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+    assert found is None
+    assert rejected[0].endswith(
+        ": the network draws random numbers before it, so its output may differ each time"
+    )
+
+
+def test_random_numbers_behind_the_prefix_are_allowed():
+    class Dropping(Named):
+        def forward(self, images):
+            return nn.functional.dropout(super().forward(images), 0.5, self.training)
+
+    backbone = as_backbone(Dropping(), BackboneContext("dropping", image_size=32))
+    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
+    stages = net.stages()
+    plan = FreezePlan.of(stages, ["neck"])
+    FreezeController(net, stages).apply(plan)
+    found, rejected = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+    assert found is not None and not rejected
 
 
 def test_nothing_is_cut_where_the_stem_trains():

@@ -6,13 +6,17 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from siamkit.engine import identity
 from siamkit.engine.identity import code_of
 
 
@@ -22,13 +26,15 @@ class Base(nn.Module):
 
 
 class Body(Base):
+    limit = 0.5
+
     def __init__(self, act: Any = torch.relu, width: int = 4) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, width, 1)
         self.act, self.scales = act, [1.0, 2.0]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.act(self.pooled(self.conv(images)))
+        return self.act(helper(self.pooled(self.conv(images)))).clamp(max=LIMIT)
 
     @property
     def factor(self) -> float:
@@ -72,6 +78,41 @@ def changed(**attributes: Any) -> Callable[[pytest.MonkeyPatch], Any]:
     return change
 
 
+LIMIT = 0.5
+
+
+def helper(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+def scaled(factor: int) -> Any:
+    return lambda x: factor * x
+
+
+@dataclass
+class Settings:
+    slope: int
+
+    def times(self, x: torch.Tensor) -> torch.Tensor:
+        return self.slope * x
+
+
+def replaced(name: str, value: Any) -> Callable[[pytest.MonkeyPatch], Any]:
+    """Return a function that edits a name of this module, which a method uses."""
+
+    def replace(monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setitem(globals(), name, value)
+        return Body()
+
+    return replace
+
+
+def hooked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    body = Body()
+    body.conv.register_forward_hook(lambda module, args, output: 2 * output)
+    return body
+
+
 def inside(monkeypatch: pytest.MonkeyPatch) -> Any:
     body = Body()
     body.conv.padding_mode = "reflect"
@@ -93,6 +134,20 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Any:
         changed(act=partial(torch.clamp, min=0)),
         changed(scales=[1.0, 3.0]),
         changed(factor_of_width=1),
+        changed(limits={"low": 0.5}),
+        changed(mean=torch.tensor([0.5])),
+        changed(mean=np.array([0.5])),
+        changed(settings=SimpleNamespace(slope=2)),
+        changed(settings=Settings(2)),
+        changed(act=scaled(2)),
+        changed(act=lambda x, factor=2: factor * x),
+        changed(act=lambda x, *, factor=2: factor * x),
+        changed(act=Settings(2).times),
+        edited(Body, limit=0.7),
+        edited(Body, forward=lambda self, images, least=1: images),
+        replaced("helper", lambda x: x + 2),
+        replaced("LIMIT", 0.7),
+        hooked,
         inside,
         lambda _: Base(),
     ],
@@ -113,6 +168,44 @@ def test_functions_with_other_constants_differ() -> None:
     assert (
         len({of(Body(act)) for act in (power(2), power(3), partial(pow, 2), partial(pow, 3))}) == 4
     )
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        lambda value: {"limits": {"low": value}}, lambda value: {"act": scaled(value)},
+        lambda value: {"mean": torch.tensor([value])}, lambda value: {"mean": np.array([value])},
+        lambda value: {"settings": Settings(value)}, lambda value: {"act": Settings(value).times},
+        lambda value: {"names": {str(value), "b"}},
+        lambda value: {"half": torch.tensor(value).half()},
+    ],
+)  # fmt: skip
+def test_attributes_with_other_contents_differ(attributes: Any) -> None:
+    def hashed(value: int) -> str:
+        return of(changed(**attributes(value))(pytest.MonkeyPatch()))
+
+    assert hashed(1) != hashed(2)
+    assert hashed(1) == hashed(1)
+
+
+def test_a_value_that_holds_itself_and_the_output_of_the_last_forward_are_no_trouble() -> None:
+    body = Body()
+    body.last = {"self": body.scales}  # type: ignore[assignment]
+    body.last["again"] = body.last  # type: ignore[index, operator]
+    before = of(body)
+    assert of(body) == before
+    body.attention = torch.zeros(5000)  # type: ignore[assignment]
+    stored = of(body)
+    body.attention = torch.ones(5000)  # type: ignore[assignment]
+    assert of(body) == stored != before
+    body.sparse = torch.eye(2).to_sparse()  # type: ignore[assignment]
+    assert of(body) != stored
+
+
+def test_the_version_of_torch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = of(Body())
+    monkeypatch.setattr(identity, "version", lambda name: "0" if name == "torch" else "1")
+    assert of(Body()) != before
 
 
 def test_what_comes_after_does_not_count_and_what_is_around_does() -> None:
