@@ -21,7 +21,7 @@ _MUCH = 1.15
 
 @dataclass(frozen=True)
 class Tried:
-    """An arm with its results, by the number of the round. Failed runs are left out."""
+    """An arm with its results of finished rounds, by the number of the round, without failures."""
 
     arm: Arm
     number: int
@@ -81,12 +81,17 @@ def summary(compared: Compared) -> dict[str, Any]:
 
 
 def _tried(compared: Compared) -> list[Tried]:
+    """Return the arms with their results of the rounds that the race has finished.
+
+    The budget may have ended the next round when only some arms had a result of it. Means over
+    other rounds cannot be compared. A stopped arm has fewer rounds, and is never the best one.
+    """
     plan = compared.plan
     every = []
     for number, arm in enumerate(plan.arms):
         results = {
             n: compared.results[number, n]
-            for n in range(len(plan.rounds))
+            for n in range(compared.race.round)
             if (number, n) in compared.results and compared.results[number, n].failed is None
         }
         if results:
