@@ -221,6 +221,8 @@ def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[st
     ]
     if trained and not best.arm.trains:
         losses = [best.less(one, metric) for one in trained]
+        if any(loss is not None and loss.is_clear and loss.value < 0 for loss in losses):
+            return lines  # a trained arm was clearly better, and the sentence about it says more
         pays = (
             "No training pays on this data"
             if all(loss is not None and (loss.is_clear or loss.same) for loss in losses)

@@ -9,7 +9,7 @@ import pytest
 from siamkit.comparison.arms import CLOSED, UNTRAINED, Arm
 from siamkit.comparison.compare import Compared
 from siamkit.comparison.plan import Plan
-from siamkit.comparison.race import race
+from siamkit.comparison.race import Stop, race
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.summary import Tried, _sentence, summary
 from siamkit.config import RunConfig
@@ -219,6 +219,16 @@ def test_training_is_not_said_to_be_useless_if_it_may_be_as_good():
     equal = summary(compared({0: 0.5, 1: 0.7, 2: 0.7, 3: 0.3}, noise=0.0))
     assert equal["best"] == CLOSED
     assert equal["verdict"][-1].startswith("No training pays")
+
+
+def test_training_is_not_said_to_be_useless_if_a_stopped_arm_was_better():
+    done = compared({0: 0.6, 1: 0.8, 2: 0.7, 3: 0.9})
+    left = {unit: r for unit, r in done.results.items() if unit[0] != 3 or unit[1] < 4}
+    state = replace(done.race, stopped={3: Stop(4, "budget")})
+    verdict = summary(replace(done, results=left, race=state))["verdict"]
+    assert verdict[0].startswith("'closed form' is the best")
+    assert any(s.startswith("'b' was better than 'closed form' by") for s in verdict)
+    assert not any("training pays" in sentence for sentence in verdict)
 
 
 def test_training_is_not_said_to_be_useless_if_nothing_was_trained():
