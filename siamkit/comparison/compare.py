@@ -118,7 +118,7 @@ def compare(
         with helpers.started(others, job) as texts:
             results, state = work(job, registries, place, watch, listeners, all_told=True)
     place.finish()
-    _require_some(plan, results, place, again)
+    _require_some(plan, results, state.round, place, again)
     notices = (*data.notices, *folds.notices, *texts)
     piloted = {} if first is None else first.results
     return Compared(replace(plan, budget=budget), results, state, folds.how, notices, base, piloted)
@@ -162,16 +162,27 @@ def _require_devices(plan: Plan, base: RunConfig, registries: Mapping[str, Regis
         resolve_device(config.train.device)
 
 
-def _require_some(plan: Plan, results: Results, place: ComparisonDir, again: str) -> None:
+def _require_some(
+    plan: Plan, results: Results, rounds: int, place: ComparisonDir, again: str
+) -> None:
     """Raise the error of the first arm if no arm is left to compare, and forget these failures.
 
-    That is so if every trained arm failed in the first round, or every arm in a later one.
+    That is so if every trained arm failed in the first round, or every arm in a later one. If the
+    plan has no trained arm, the networks without training count in the first round too.
+
+    Args:
+        plan: The plan.
+        results: All results.
+        rounds: The number of finished rounds.
+        place: The directory of the comparison.
+        again: How the user continues the comparison.
     """
-    for turn in range(len(plan.rounds)):
+    trains = any(arm.trains for arm in plan.arms)
+    for turn in range(rounds):
         units = [
             (arm, number)
             for arm, number in sorted(results)
-            if number == turn and (turn or plan.arms[arm].trains)
+            if number == turn and (turn or not trains or plan.arms[arm].trains)
         ]
         if units and all(results[unit].failed is not None for unit in units):
             for unit in units:  # the machine may be the cause, and the user mends it

@@ -22,10 +22,20 @@ import siamkit
 from siamkit import api
 from siamkit.api import comparing, helping
 from siamkit.comparison import work as working
+from siamkit.comparison.arms import Arm, without_training
+from siamkit.comparison.compare import _require_some, compare
 from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
 from siamkit.config import read_file
-from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NoMemoryError,
+    NonFiniteError,
+    SiamkitError,
+)
 from siamkit.report.comparison import told
 
 Common = Callable[..., dict[str, Any]]
@@ -626,6 +636,36 @@ def test_an_arm_whose_training_fails_is_left_out(
     mended = siamkit.compare(common(), **alone)
     assert not mended["failed"], "its cause may be mended, so the failure of all is not kept"
     assert "full" in {row["name"] for row in mended["arms"]}
+
+
+def test_if_all_networks_without_training_fail_their_failure_is_told_and_forgotten(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice of a recipe compares no others if the budget is too short for trials."""
+    totals = {name: {"a": (1, 0.5)} for name in ("recall@1", "map@r")}
+    given = Plan(tuple(without_training()), 2, (0,)), api.load_config(common()), api.registries()
+    place = ComparisonDir(tmp_path / "c")
+    broken = True
+
+    def run_arm(configs: Any, *others: Any) -> Any:
+        if broken:
+            raise NoMemoryError("out of memory")
+        return working.ArmResult(totals, totals, seconds=1.0)
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    with pytest.raises(SiamkitError, match=r"every arm failed; the first one: out of memory.*mend"):
+        compare(*given, place)
+    broken = False
+    assert summary(compare(*given, place))["failed"] == []
+
+
+def test_failures_in_a_round_that_the_budget_ended_leave_the_other_rounds(tmp_path: Path) -> None:
+    plan, place = Plan((Arm("a"), Arm("b")), 2, (0,)), ComparisonDir(tmp_path)
+    done = {(arm, 0): working.ArmResult(seconds=1.0) for arm in range(2)}
+    results = {**done, (1, 1): working.ArmResult(failed="the loss is NaN")}
+    _require_some(plan, results, 1, place, "again")
+    with pytest.raises(SiamkitError, match="every arm failed"):
+        _require_some(plan, results, 2, place, "again")
 
 
 @pytest.mark.slow
