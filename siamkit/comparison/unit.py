@@ -94,6 +94,9 @@ def variant_of(
 def place_of(table: Path, root: Path, turn: Round, run_dir: Path) -> dict[str, Any]:
     """Return the values that make a run one of a comparison, by dotted key.
 
+    Images that cannot be used are left out once, before the folds, so that all arms have the same
+    images. In a run, they are an error.
+
     Args:
         table: The table of the round's images.
         root: The folder that the paths in the table are relative to.
@@ -107,6 +110,7 @@ def place_of(table: Path, root: Path, turn: Round, run_dir: Path) -> dict[str, A
         "data.label_column": None,
         "data.folds": None,
         "data.fold": 0,
+        "data.on_unreadable": "error",  # the table holds usable images only, so headers are enough
         "train.seed": turn.seed,
         "run_dir": str(run_dir),
         "report": False,

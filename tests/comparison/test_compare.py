@@ -28,6 +28,7 @@ from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
 from siamkit.config import read_file
+from siamkit.data import usability
 from siamkit.errors import (
     CheckpointError,
     ConfigError,
@@ -764,6 +765,62 @@ def test_cheap_arms_train_longer_if_all_shall_take_equally_long(
 
 
 # --- data ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(image_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures, of which one is cut off."""
+    root = tmp_path / "damaged"
+    shutil.copytree(image_folder, root)
+    cut_off(root / "class3" / "2.png")
+    return root
+
+
+def cut_off(path: Path) -> None:
+    """Cut off the second half of an image's pixels; its header stays whole."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("how", ["skip", pytest.param("quarantine", marks=pytest.mark.slow)])
+def test_unreadable_images_are_looked_for_once(
+    common: Common, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """All arms are measured on what is left, so their runs need to read headers only."""
+    decoded: list[int] = []
+    plain = usability.look
+
+    def look(paths: Any, *given: Any, full: bool = False, **named: Any) -> Any:
+        decoded.extend([len(paths)] * full)
+        return plain(paths, *given, full=full, **named)
+
+    monkeypatch.setattr(usability, "look", look)
+    data = {**common()["data"], "path": str(damaged), "on_unreadable": how, "max_skipped": 0.5}
+    still: dict[str, Any] = {**SMALL, "policies": ["freeze-all"]}
+    values = common(data=data, train={**common()["train"], "epochs": 1})
+    result = siamkit.compare(values, output=tmp_path / "c", **still)
+    assert decoded == [48]
+    assert {row["runs"] for row in result["arms"]} == {2}
+    assert any("left out 1 unreadable image" in notice for notice in result["notices"])
+    for path in (tmp_path / "c" / "tables").rglob("images.csv"):
+        assert "class3/2.png" not in path.read_text()
+    assert read_file(result.config)["data"]["on_unreadable"] == how
+
+
+def test_an_image_that_is_damaged_during_a_comparison_is_named(
+    common: Common, damaged: Path, tmp_path: Path
+) -> None:
+    data = {**common()["data"], "path": str(damaged), "on_unreadable": "skip", "max_skipped": 0.5}
+
+    def watch(step: Any) -> None:
+        if step.result is not None:
+            cut_off(damaged / "class5" / "1.png")
+
+    given: dict[str, Any] = {**SMALL, "policies": ["full"], "output": tmp_path / "c"}
+    with pytest.raises(DataError, match=r"class5.1\.png.*truncated"):
+        siamkit.compare(common(data=data), watch=watch, **given)
+    with pytest.raises(ConfigError, match="another set of images"):
+        siamkit.compare(common(data=data), **given)
 
 
 @pytest.mark.slow
