@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.directory import ComparisonDir
-from siamkit.comparison.equal import first_round, with_equal_times
+from siamkit.comparison.equal import first_round, forget_other_lengths, with_equal_times
 from siamkit.comparison.facts import configs_of, facts
 from siamkit.comparison.folds import Images, divide, open_images, write_tables
 from siamkit.comparison.plan import Plan
@@ -98,7 +98,7 @@ def compare(
         data = open_images(base)
         folds = divide(data, plan)
     first: Compared | None = None
-    budget = plan.budget
+    budget, changed = plan.budget, []
     if plan.equal == "time":
         pilot = ComparisonDir(place.pilot)
         first = compare(
@@ -106,6 +106,7 @@ def compare(
             listeners=listeners,
         )  # fmt: skip
         plan = with_equal_times(plan, base, registries, first.results)
+        changed = forget_other_lengths(plan, base, registries, place)
     tables = {turn: place.table(turn) for turn in plan.rounds}
     root = write_tables(folds, tables)
     job = Work(plan, base, place.path, tables, root, again)
@@ -119,7 +120,7 @@ def compare(
             results, state = work(job, registries, place, watch, listeners, all_told=True)
     place.finish()
     _require_some(plan, results, state.round, place, again)
-    notices = (*data.notices, *folds.notices, *texts)
+    notices = (*data.notices, *folds.notices, *changed, *texts)
     piloted = {} if first is None else first.results
     return Compared(replace(plan, budget=budget), results, state, folds.how, notices, base, piloted)
 

@@ -266,11 +266,20 @@ def _begun_or_continued(
     changes = Layer(nested(values), lambda key: key)
     try:
         if run.has_begun:
+            _require_same_length(run, config)
             return training.resume(run.path, registries, listeners, changes=changes)
     except (CheckpointError, ConfigError, DataError):
-        # The run is damaged, or its data was moved: nothing but time is lost.
+        # The run is damaged or has another length, or its data was moved: only time is lost.
         shutil.rmtree(run.path)
     return training.fit(config, registries, listeners, restart=True)
+
+
+def _require_same_length(run: RunDir, config: RunConfig) -> None:
+    """Check that a run has the epochs of the config, which change if times are measured again."""
+    epochs = dict(flat(run.read_config())).get("train.epochs")
+    if epochs != config.train.epochs:
+        what = "the run has another number of epochs"
+        raise CheckpointError(what, where=str(run.config), got=epochs)
 
 
 def _measured(run: RunDir, part: str) -> dict[str, Any]:

@@ -764,6 +764,44 @@ def test_cheap_arms_train_longer_if_all_shall_take_equally_long(
         siamkit.compare(common(), output=tmp_path / "d", equal="money")
 
 
+def test_if_times_are_measured_again_all_runs_of_an_arm_have_the_same_length(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow arm has no memory at first, so the quick one gets no more epochs than it."""
+    totals = {name: {"a": (1, 0.5)} for name in ("recall@1", "map@r")}
+    broken = True
+
+    def run_arm(configs: Any, *others: Any) -> Any:
+        epochs, policy = configs[0].train.epochs, configs[0].freeze.name
+        if broken and policy == "full":
+            raise NoMemoryError("out of memory")
+        seconds = 1.0 + epochs * (10.0 if policy == "full" else 1.0)
+        # Patience ends each run before its last epoch.
+        return working.ArmResult(totals, totals, seconds=seconds, epochs=max(0, epochs - 1))
+
+    def watch(step: Any) -> None:
+        if broken and step.round == 2 and step.arm == "untrained":
+            raise Stopped
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    given: dict[str, Any] = {"output": tmp_path / "c", "watch": watch, "equal": "time", **SMALL}
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), **given)
+    (quick,) = (tmp_path / "c" / "results").glob("arm-02-*.json")
+    assert json.loads(quick.read_text())["epochs"] == 1
+    broken = False
+    result = siamkit.compare(common(), **given)
+    stored = [json.loads(p.read_text()) for p in (tmp_path / "c" / "results").glob("arm-02-*.json")]
+    assert [one["epochs"] for one in stored] == [19, 19]
+    assert [one["planned"] for one in stored] == [20, 20]
+    (notice,) = (text for text in result["notices"] if "measured again" in text)
+    assert notice.startswith("'freeze-all' trains for 20 epochs, because the times were measured")
+    assert read_file(tmp_path / "c" / "best.yaml")["train"]["epochs"] in (0, 2, 20)
+    again = siamkit.compare(common(), **given)
+    assert figures(again) == figures(result)
+    assert not again["notices"], "nothing is removed again"
+
+
 # --- data ----------------------------------------------------------------------------------------
 
 
