@@ -221,6 +221,9 @@ _TAKEN = (
 )  # fmt: skip
 """The keys that a comparison sets for each run, or that have no effect in it."""
 
+_SAME_IMAGES = ("data.max_pixels", "data.on_unreadable", "data.max_skipped", "data.strict")
+"""The keys that decide which images are used, which is the same for all arms."""
+
 
 def _axes(
     named: Mapping[str, Sequence[str] | None], vary: Mapping[str, Sequence[Any]] | None
@@ -291,6 +294,13 @@ def _require_apart(axes: Collection[str], tuned: Collection[str], equal: Any) ->
             "cannot be varied, because the comparison sets it",
             where=wrong[0],
             hint=f"{argument('folds')} and {argument('seeds')} decide the data of a run",
+        )
+    if wrong := sorted({*axes, *tuned}.intersection(_SAME_IMAGES)):
+        raise ConfigError(
+            "cannot be varied, because it decides which images are used, and arms can be compared "
+            "only on the same images",
+            where=wrong[0],
+            hint=f"choose one value for all arms: {setting(wrong[0], 'VALUE')}",
         )
     if twice := sorted(set(axes) & set(tuned)):
         raise ConfigError("is varied and tuned", where=twice[0], hint="choose one of the two")

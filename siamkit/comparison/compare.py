@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.directory import ComparisonDir
-from siamkit.comparison.equal import first_round, with_equal_times
+from siamkit.comparison.equal import first_round, forget_other_lengths, with_equal_times
 from siamkit.comparison.facts import configs_of, facts
 from siamkit.comparison.folds import Images, divide, open_images, write_tables
 from siamkit.comparison.plan import Plan
@@ -98,7 +98,7 @@ def compare(
         data = open_images(base)
         folds = divide(data, plan)
     first: Compared | None = None
-    budget = plan.budget
+    budget, changed = plan.budget, []
     if plan.equal == "time":
         pilot = ComparisonDir(place.pilot)
         first = compare(
@@ -106,6 +106,7 @@ def compare(
             listeners=listeners,
         )  # fmt: skip
         plan = with_equal_times(plan, base, registries, first.results)
+        changed = forget_other_lengths(plan, base, registries, place)
     tables = {turn: place.table(turn) for turn in plan.rounds}
     root = write_tables(folds, tables)
     job = Work(plan, base, place.path, tables, root, again)
@@ -118,8 +119,8 @@ def compare(
         with helpers.started(others, job) as texts:
             results, state = work(job, registries, place, watch, listeners, all_told=True)
     place.finish()
-    _require_some(plan, results, place, again)
-    notices = (*data.notices, *folds.notices, *texts)
+    _require_some(plan, results, state.round, place, again)
+    notices = (*data.notices, *folds.notices, *changed, *texts)
     piloted = {} if first is None else first.results
     return Compared(replace(plan, budget=budget), results, state, folds.how, notices, base, piloted)
 
@@ -162,16 +163,27 @@ def _require_devices(plan: Plan, base: RunConfig, registries: Mapping[str, Regis
         resolve_device(config.train.device)
 
 
-def _require_some(plan: Plan, results: Results, place: ComparisonDir, again: str) -> None:
+def _require_some(
+    plan: Plan, results: Results, rounds: int, place: ComparisonDir, again: str
+) -> None:
     """Raise the error of the first arm if no arm is left to compare, and forget these failures.
 
-    That is so if every trained arm failed in the first round, or every arm in a later one.
+    That is so if every trained arm failed in the first round, or every arm in a later one. If the
+    plan has no trained arm, the networks without training count in the first round too.
+
+    Args:
+        plan: The plan.
+        results: All results.
+        rounds: The number of finished rounds.
+        place: The directory of the comparison.
+        again: How the user continues the comparison.
     """
-    for turn in range(len(plan.rounds)):
+    trains = any(arm.trains for arm in plan.arms)
+    for turn in range(rounds):
         units = [
             (arm, number)
             for arm, number in sorted(results)
-            if number == turn and (turn or plan.arms[arm].trains)
+            if number == turn and (turn or not trains or plan.arms[arm].trains)
         ]
         if units and all(results[unit].failed is not None for unit in units):
             for unit in units:  # the machine may be the cause, and the user mends it

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from siamkit.comparison.arms import Arm
+from siamkit.comparison.directory import ComparisonDir
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import Results, spent
 from siamkit.comparison.unit import config_of
 from siamkit.config import RunConfig
 from siamkit.registry import Registry
+from siamkit.words import plural
 
 _MOST = 20
 """The most times the epochs of the base config that an arm gets."""
@@ -56,3 +58,39 @@ def with_equal_times(
         budget = max(budget - spent(results, 1), 1e-9)
     arms = tuple(lengthened(i, arm) for i, arm in enumerate(plan.arms))
     return replace(plan, arms=arms, budget=budget)
+
+
+def forget_other_lengths(
+    plan: Plan, base: RunConfig, registries: Mapping[str, Registry], place: ComparisonDir
+) -> list[str]:
+    """Remove the results of runs that had other epochs than those of the plan.
+
+    A run that failed while the times were measured is measured again when the command is repeated.
+    With its time, other arms may get other epochs than before.
+
+    Args:
+        plan: The plan of :func:`with_equal_times`.
+        base: The config of all arms.
+        registries: The registry of each component section.
+        place: The directory of the comparison.
+
+    Returns:
+        Notices about the removed results.
+    """
+    notices = []
+    results = place.done(plan)
+    for number, arm in enumerate(plan.arms):
+        if not arm.trains:
+            continue
+        epochs = config_of(base, registries, arm).train.epochs
+        others = [u for u, r in results.items() if u[0] == number and r.planned != epochs]
+        for unit in others:
+            place.forget(unit)
+        if others:
+            was = "was" if len(others) == 1 else "were"
+            notices.append(
+                f"{arm.name!r} trains for {plural(epochs, 'epoch')}, because the times were "
+                f"measured again: {plural(len(others), 'earlier run')} of another length {was} "
+                "removed"
+            )
+    return notices

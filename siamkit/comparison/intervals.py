@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from siamkit.errors import DataError
+
 COVERAGE = 0.95
 
 _ONE_QUERY, _ROUNDING = 1.0, 1e-9
@@ -67,6 +69,9 @@ def difference(
         first: What the first recipe gives in each run.
         second: What the second recipe gives in the same runs, with the same queries.
         coverage: The coverage of the interval, in (0, 1).
+
+    Raises:
+        DataError: The queries of a run are not the same, so there are no pairs.
     """
     counts, sums = _tables(first, second)
     queries = counts.sum()
@@ -100,10 +105,23 @@ def _tables(first: Sequence[Totals], second: Sequence[Totals]) -> tuple[Any, NDA
     place = {name: i for i, name in enumerate(names)}
     counts, sums = np.zeros((2, len(first), len(names)))
     for row, (one, other) in enumerate(zip(first, second, strict=True)):
+        _require_paired(one, other)
         for name, (count, total) in one.items():
             counts[row, place[name]] = count
             sums[row, place[name]] = total - other[name][1]
     return counts, sums
+
+
+def _require_paired(one: Totals, other: Totals) -> None:
+    """Check that two recipes have the same number of queries of each class in a run."""
+    for name in sorted({*one, *other}):
+        counts = [totals.get(name, (0, 0.0))[0] for totals in (one, other)]
+        if counts[0] != counts[1]:
+            raise DataError(
+                f"the class {name!r} has {counts[0]} queries for one arm and {counts[1]} for "
+                "another, so they were measured on different images",
+                hint="compare them anew, in another folder",
+            )
 
 
 def _quantile(coverage: float, freedom: int) -> float:

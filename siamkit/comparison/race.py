@@ -48,7 +48,8 @@ class Race:
         round: The number of the current round, from 0; the number of all rounds at the end.
         todo: The arms that the current round lacks.
         stopped: The arms that are not trained any further.
-        over_budget: Whether the budget ended the comparison.
+        over_budget: Whether the budget ended the comparison. Results of the current round, from an
+            earlier command, are not compared then.
     """
 
     round: int
@@ -112,11 +113,24 @@ def spent(results: Results, rounds: int) -> float:
     return sum(r.seconds + r.filling for (_, number), r in results.items() if number < rounds)
 
 
-def _over_budget(plan: Plan, results: Results, number: int, todo: Sequence[int]) -> bool:
-    """Return whether the rest of the budget is too short for a round. The first has no limit."""
+def _over_budget(plan: Plan, results: Results, number: int, alive: Sequence[int]) -> bool:
+    """Return whether the rest of the budget is too short for a round. The first has no limit.
+
+    Runs of this round that are there count as what they took, but not as more than was expected of
+    them: a round that has begun within the budget is finished, so that none of its runs is in vain.
+
+    Args:
+        plan: The plan.
+        results: All results so far.
+        number: The number of the round, from 0.
+        alive: The arms of the round, with those that it has results of.
+    """
     if plan.budget is None or not number:
         return False
-    needed = sum(typical(results, arm, number) for arm in todo)
+    needed = 0.0
+    for arm in alive:
+        expected, done = typical(results, arm, number), results.get((arm, number))
+        needed += expected if done is None else min(expected, done.seconds + done.filling)
     return spent(results, number) + needed > plan.budget
 
 

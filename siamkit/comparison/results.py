@@ -29,6 +29,7 @@ class ArmResult:
         notices: The notices of the run.
         failed: Why the run failed; None if it did not.
         mendable: Whether the machine or a plugin may be the cause, which the user can mend.
+        planned: The number of epochs to train, of which the patience may have left out some.
     """
 
     val: Mapping[str, Totals] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class ArmResult:
     notices: tuple[str, ...] = ()
     failed: str | None = None
     mendable: bool = False
+    planned: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -21,7 +21,7 @@ _MUCH = 1.15
 
 @dataclass(frozen=True)
 class Tried:
-    """An arm with its results, by the number of the round. Failed runs are left out."""
+    """An arm with its results of finished rounds, by the number of the round, without failures."""
 
     arm: Arm
     number: int
@@ -81,12 +81,17 @@ def summary(compared: Compared) -> dict[str, Any]:
 
 
 def _tried(compared: Compared) -> list[Tried]:
+    """Return the arms with their results of the rounds that the race has finished.
+
+    The budget may have ended the next round when only some arms had a result of it. Means over
+    other rounds cannot be compared. A stopped arm has fewer rounds, and is never the best one.
+    """
     plan = compared.plan
     every = []
     for number, arm in enumerate(plan.arms):
         results = {
             n: compared.results[number, n]
-            for n in range(len(plan.rounds))
+            for n in range(compared.race.round)
             if (number, n) in compared.results and compared.results[number, n].failed is None
         }
         if results:
@@ -216,6 +221,8 @@ def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[st
     ]
     if trained and not best.arm.trains:
         losses = [best.less(one, metric) for one in trained]
+        if any(loss is not None and loss.is_clear and loss.value < 0 for loss in losses):
+            return lines  # a trained arm was clearly better, and the sentence about it says more
         pays = (
             "No training pays on this data"
             if all(loss is not None and (loss.is_clear or loss.same) for loss in losses)

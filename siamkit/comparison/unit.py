@@ -94,6 +94,9 @@ def variant_of(
 def place_of(table: Path, root: Path, turn: Round, run_dir: Path) -> dict[str, Any]:
     """Return the values that make a run one of a comparison, by dotted key.
 
+    Images that cannot be used are left out once, before the folds, so that all arms have the same
+    images. In a run, they are an error.
+
     Args:
         table: The table of the round's images.
         root: The folder that the paths in the table are relative to.
@@ -107,6 +110,7 @@ def place_of(table: Path, root: Path, turn: Round, run_dir: Path) -> dict[str, A
         "data.label_column": None,
         "data.folds": None,
         "data.fold": 0,
+        "data.on_unreadable": "error",  # the table holds usable images only, so headers are enough
         "train.seed": turn.seed,
         "run_dir": str(run_dir),
         "report": False,
@@ -262,11 +266,20 @@ def _begun_or_continued(
     changes = Layer(nested(values), lambda key: key)
     try:
         if run.has_begun:
+            _require_same_length(run, config)
             return training.resume(run.path, registries, listeners, changes=changes)
     except (CheckpointError, ConfigError, DataError):
-        # The run is damaged, or its data was moved: nothing but time is lost.
+        # The run is damaged or has another length, or its data was moved: only time is lost.
         shutil.rmtree(run.path)
     return training.fit(config, registries, listeners, restart=True)
+
+
+def _require_same_length(run: RunDir, config: RunConfig) -> None:
+    """Check that a run has the epochs of the config, which change if times are measured again."""
+    epochs = dict(flat(run.read_config())).get("train.epochs")
+    if epochs != config.train.epochs:
+        what = "the run has another number of epochs"
+        raise CheckpointError(what, where=str(run.config), got=epochs)
 
 
 def _measured(run: RunDir, part: str) -> dict[str, Any]:

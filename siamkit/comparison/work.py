@@ -199,14 +199,16 @@ def _trained(
         )
         for number, values in enumerate(variants)
     ]  # fmt: skip
+    planned = configs[0].train.epochs  # the same for all variants, if times shall be equal
     begun = time.perf_counter()
     try:
-        return run_arm(configs, variants, registries, job.plan.metric, listeners)
+        result = run_arm(configs, variants, registries, job.plan.metric, listeners)
+        return replace(result, planned=planned)
     except FAILURES as error:
         # Its time counts for the budget too.
         mendable = isinstance(error, NoMemoryError | PluginError)
         seconds = time.perf_counter() - begun
-        return ArmResult(seconds=seconds, failed=str(error), mendable=mendable)
+        return ArmResult(seconds=seconds, planned=planned, failed=str(error), mendable=mendable)
     except Interrupted as error:
         what = f"the comparison was stopped: {error.what}"
         raise Interrupted(what, exit_code=error.exit_code, hint=job.again) from None

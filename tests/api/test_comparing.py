@@ -142,6 +142,12 @@ def test_images_in_memory_are_kept_in_the_comparisons_folder(asked: Any, tmp_pat
         ({"vary": {"data.path": ["a", "b"]}}, "data.path: cannot be varied, because the comp.*"
                                               "; folds and seeds decide the data of a run"),
         ({"tune": {"train.seed": [1, 2]}}, "train.seed: cannot be varied"),
+        ({"vary": {"data.max_pixels": [2000, 9000]}},
+         "data.max_pixels: cannot be varied, because it decides which images are used, and arms "
+         "can be compared only on the same images; choose one value for all arms: .*max_pixels"),
+        ({"vary": {"data.on_unreadable": ["error", "skip"]}}, "data.on_unreadable: cannot be"),
+        ({"tune": {"data.max_skipped": [0.1, 0.2]}}, "data.max_skipped: cannot be varied"),
+        ({"vary": {"data.strict": [True, False]}}, "data.strict: cannot be varied"),
         ({"vary": {"calibration.target": ["eer"]}}, "calibration.target: cannot be varied"),
         ({"vary": {"optimizer.lr": [1]}, "tune": {"optimizer.lr": [1]}},
          "optimizer.lr: is varied and tuned; choose one of the two"),

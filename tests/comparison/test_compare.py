@@ -22,10 +22,21 @@ import siamkit
 from siamkit import api
 from siamkit.api import comparing, helping
 from siamkit.comparison import work as working
+from siamkit.comparison.arms import Arm, without_training
+from siamkit.comparison.compare import _require_some, compare
 from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.plan import Plan
 from siamkit.comparison.summary import summary
 from siamkit.config import read_file
-from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.data import usability
+from siamkit.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NoMemoryError,
+    NonFiniteError,
+    SiamkitError,
+)
 from siamkit.report.comparison import told
 
 Common = Callable[..., dict[str, Any]]
@@ -628,6 +639,36 @@ def test_an_arm_whose_training_fails_is_left_out(
     assert "full" in {row["name"] for row in mended["arms"]}
 
 
+def test_if_all_networks_without_training_fail_their_failure_is_told_and_forgotten(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice of a recipe compares no others if the budget is too short for trials."""
+    totals = {name: {"a": (1, 0.5)} for name in ("recall@1", "map@r")}
+    given = Plan(tuple(without_training()), 2, (0,)), api.load_config(common()), api.registries()
+    place = ComparisonDir(tmp_path / "c")
+    broken = True
+
+    def run_arm(configs: Any, *others: Any) -> Any:
+        if broken:
+            raise NoMemoryError("out of memory")
+        return working.ArmResult(totals, totals, seconds=1.0)
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    with pytest.raises(SiamkitError, match=r"every arm failed; the first one: out of memory.*mend"):
+        compare(*given, place)
+    broken = False
+    assert summary(compare(*given, place))["failed"] == []
+
+
+def test_failures_in_a_round_that_the_budget_ended_leave_the_other_rounds(tmp_path: Path) -> None:
+    plan, place = Plan((Arm("a"), Arm("b")), 2, (0,)), ComparisonDir(tmp_path)
+    done = {(arm, 0): working.ArmResult(seconds=1.0) for arm in range(2)}
+    results = {**done, (1, 1): working.ArmResult(failed="the loss is NaN")}
+    _require_some(plan, results, 1, place, "again")
+    with pytest.raises(SiamkitError, match="every arm failed"):
+        _require_some(plan, results, 2, place, "again")
+
+
 @pytest.mark.slow
 def test_a_finished_comparison_is_shown_where_its_device_is_missing(
     common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -723,7 +764,101 @@ def test_cheap_arms_train_longer_if_all_shall_take_equally_long(
         siamkit.compare(common(), output=tmp_path / "d", equal="money")
 
 
+def test_if_times_are_measured_again_all_runs_of_an_arm_have_the_same_length(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow arm has no memory at first, so the quick one gets no more epochs than it."""
+    totals = {name: {"a": (1, 0.5)} for name in ("recall@1", "map@r")}
+    broken = True
+
+    def run_arm(configs: Any, *others: Any) -> Any:
+        epochs, policy = configs[0].train.epochs, configs[0].freeze.name
+        if broken and policy == "full":
+            raise NoMemoryError("out of memory")
+        seconds = 1.0 + epochs * (10.0 if policy == "full" else 1.0)
+        # Patience ends each run before its last epoch.
+        return working.ArmResult(totals, totals, seconds=seconds, epochs=max(0, epochs - 1))
+
+    def watch(step: Any) -> None:
+        if broken and step.round == 2 and step.arm == "untrained":
+            raise Stopped
+
+    monkeypatch.setattr(working, "run_arm", run_arm)
+    given: dict[str, Any] = {"output": tmp_path / "c", "watch": watch, "equal": "time", **SMALL}
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), **given)
+    (quick,) = (tmp_path / "c" / "results").glob("arm-02-*.json")
+    assert json.loads(quick.read_text())["epochs"] == 1
+    broken = False
+    result = siamkit.compare(common(), **given)
+    stored = [json.loads(p.read_text()) for p in (tmp_path / "c" / "results").glob("arm-02-*.json")]
+    assert [one["epochs"] for one in stored] == [19, 19]
+    assert [one["planned"] for one in stored] == [20, 20]
+    (notice,) = (text for text in result["notices"] if "measured again" in text)
+    assert notice.startswith("'freeze-all' trains for 20 epochs, because the times were measured")
+    assert read_file(tmp_path / "c" / "best.yaml")["train"]["epochs"] in (0, 2, 20)
+    again = siamkit.compare(common(), **given)
+    assert figures(again) == figures(result)
+    assert not again["notices"], "nothing is removed again"
+
+
 # --- data ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(image_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures, of which one is cut off."""
+    root = tmp_path / "damaged"
+    shutil.copytree(image_folder, root)
+    cut_off(root / "class3" / "2.png")
+    return root
+
+
+def cut_off(path: Path) -> None:
+    """Cut off the second half of an image's pixels; its header stays whole."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("how", ["skip", pytest.param("quarantine", marks=pytest.mark.slow)])
+def test_unreadable_images_are_looked_for_once(
+    common: Common, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """All arms are measured on what is left, so their runs need to read headers only."""
+    decoded: list[int] = []
+    plain = usability.look
+
+    def look(paths: Any, *given: Any, full: bool = False, **named: Any) -> Any:
+        decoded.extend([len(paths)] * full)
+        return plain(paths, *given, full=full, **named)
+
+    monkeypatch.setattr(usability, "look", look)
+    data = {**common()["data"], "path": str(damaged), "on_unreadable": how, "max_skipped": 0.5}
+    still: dict[str, Any] = {**SMALL, "policies": ["freeze-all"]}
+    values = common(data=data, train={**common()["train"], "epochs": 1})
+    result = siamkit.compare(values, output=tmp_path / "c", **still)
+    assert decoded == [48]
+    assert {row["runs"] for row in result["arms"]} == {2}
+    assert any("left out 1 unreadable image" in notice for notice in result["notices"])
+    for path in (tmp_path / "c" / "tables").rglob("images.csv"):
+        assert "class3/2.png" not in path.read_text()
+    assert read_file(result.config)["data"]["on_unreadable"] == how
+
+
+def test_an_image_that_is_damaged_during_a_comparison_is_named(
+    common: Common, damaged: Path, tmp_path: Path
+) -> None:
+    data = {**common()["data"], "path": str(damaged), "on_unreadable": "skip", "max_skipped": 0.5}
+
+    def watch(step: Any) -> None:
+        if step.result is not None:
+            cut_off(damaged / "class5" / "1.png")
+
+    given: dict[str, Any] = {**SMALL, "policies": ["full"], "output": tmp_path / "c"}
+    with pytest.raises(DataError, match=r"class5.1\.png.*truncated"):
+        siamkit.compare(common(data=data), watch=watch, **given)
+    with pytest.raises(ConfigError, match="another set of images"):
+        siamkit.compare(common(data=data), **given)
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from siamkit import api
 from siamkit.comparison.arms import Arm
-from siamkit.comparison.equal import first_round, with_equal_times
+from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.equal import first_round, forget_other_lengths, with_equal_times
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.results import ArmResult
 
@@ -69,6 +71,32 @@ def test_without_an_untrained_network_all_of_the_time_counts() -> None:
     results = {(0, 0): ArmResult(seconds=9.0, epochs=10), (1, 0): ArmResult(seconds=6, epochs=10)}
     found = with_equal_times(plan, base, api.registries(), results)
     assert [arm.values["train.epochs"] for arm in found.arms] == [10, 15]
+
+
+def test_results_of_other_lengths_are_forgotten_and_told(tmp_path: Path) -> None:
+    """Patience may have left out epochs, and a network without training has none."""
+    plan = Plan((ARMS[0], Arm("slow"), Arm("quick", {"train.epochs": 40}), Arm("new")), 2, (0,))
+    base, place = api.load_config({"train": {"epochs": 10}}), ComparisonDir(tmp_path)
+    kept = {
+        (0, 0): ArmResult(), (0, 1): ArmResult(), (1, 0): ArmResult(planned=10, epochs=7),
+        (1, 1): ArmResult(planned=10, failed="the loss is NaN"),
+        (2, 1): ArmResult(planned=40, epochs=40),
+    }  # fmt: skip
+    others = {
+        (2, 0): ArmResult(planned=10, epochs=10), (3, 0): ArmResult(planned=20, epochs=10),
+        (3, 1): ArmResult(planned=20, failed="the loss is NaN"),
+    }  # fmt: skip
+    for unit, result in {**kept, **others}.items():
+        place.keep(unit, result)
+    notices = forget_other_lengths(plan, base, api.registries(), place)
+    assert place.done(plan) == ComparisonDir(tmp_path).done(plan) == kept
+    assert notices == [
+        "'quick' trains for 40 epochs, because the times were measured again: 1 earlier run of "
+        "another length was removed",
+        "'new' trains for 10 epochs, because the times were measured again: 2 earlier runs of "
+        "another length were removed",
+    ]
+    assert forget_other_lengths(plan, base, api.registries(), place) == []
 
 
 def test_the_first_round_has_equal_images_and_tunes_nothing(plan: Plan) -> None:

@@ -8,6 +8,7 @@ from scipy import stats
 from scipy.special import stdtrit
 
 from siamkit.comparison.intervals import Difference, difference, mean
+from siamkit.errors import DataError
 
 
 def simulated(rng, gap, *, classes=30, seeds=3, folds=3, by_class=0.1, by_run=0.02, noise=0.1):
@@ -57,6 +58,21 @@ def test_with_one_run_per_class_the_interval_is_that_of_the_mean_of_classes():
     # The centre is exact; the width differs by the correction of the subtracted part.
     assert found.value == pytest.approx(0.3)
     assert found.half == pytest.approx((high - low) / 2, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"a": (2, 1.0), "b": (3, 1.0)}, "the class 'b' has 2 queries for one arm and 3 for anoth"),
+        ({"a": (2, 1.0)}, "the class 'b' has 2 queries for one arm and 0 for another"),
+        ({"a": (2, 1.0), "b": (2, 1.0), "c": (1, 1.0)}, "the class 'c' has 0 queries for one arm"),
+    ],
+)
+def test_recipes_that_were_measured_on_different_images_are_not_paired(other, told):
+    one = {"a": (2, 1.0), "b": (2, 1.0)}
+    assert difference([one, one], [one, one]).same
+    with pytest.raises(DataError, match=f"{told}.*different images; compare them anew, in another"):
+        difference([one, one], [one, other])
 
 
 @given(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,26 @@ def test_two_arms_are_not_halved_but_the_comparison_ends_with_the_budget():
     state = race(two, results)
     assert (state.over_budget, state.todo, state.round) == (True, (), 2)
     assert not state.stopped
+
+
+def test_runs_of_a_round_that_are_there_count_as_what_they_took():
+    two = Plan(ARMS[:3], 2, (0, 1, 2), budget=37.0)
+    results = results_of({0: 0.5, 1: 0.5, 2: 0.5}, 2, seconds=5.0)  # 30 s
+    assert race(two, results).over_budget
+    some = results | {(0, 2): result(0.5, 0.5, filling=0.5), (1, 2): result(0.5, 1.0)}
+    state = race(two, some)
+    assert (state.todo, state.over_budget) == ((2,), False), "30 s, 2 s, and 5 s for the last run"
+    assert race(replace(two, budget=36.9), some).over_budget
+
+
+def test_a_round_that_has_begun_within_the_budget_is_finished():
+    two = Plan(ARMS[:3], 2, (0, 1, 2), budget=45.0)
+    results = results_of({0: 0.5, 1: 0.5, 2: 0.5}, 2, seconds=5.0)
+    assert race(two, results).todo == (0, 1, 2)
+    slow = results | {(0, 2): result(0.5, seconds=90.0)}
+    assert (race(two, slow).todo, race(two, slow).over_budget) == ((1, 2), False)
+    whole = slow | {(arm, 2): result(0.5, seconds=5.0) for arm in (1, 2)}
+    assert race(two, whole).over_budget, "the next round does not fit"
 
 
 def test_the_first_round_is_trained_whatever_the_budget():

@@ -9,7 +9,7 @@ import pytest
 from siamkit.comparison.arms import CLOSED, UNTRAINED, Arm
 from siamkit.comparison.compare import Compared
 from siamkit.comparison.plan import Plan
-from siamkit.comparison.race import race
+from siamkit.comparison.race import Stop, race
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.summary import Tried, _sentence, summary
 from siamkit.config import RunConfig
@@ -122,6 +122,34 @@ def test_an_arm_that_stopped_is_compared_over_the_common_runs():
     assert any(s.endswith("in 2 common runs.") for s in found["verdict"])
 
 
+def test_only_rounds_that_all_arms_finished_decide_which_is_the_best():
+    """The first fold is easy and the second one hard. The budget left no time for arm b there."""
+    easy, hard = {0: 0.6, 1: 0.7, 2: 0.9, 3: 0.88}, {0: 0.3, 1: 0.4, 2: 0.6}
+    done = compared(easy, rounds=1, noise=0.0, budget=19.0)
+    results = done.results | {(arm, 1): result(hard[arm], 2.0, 0, noise=0.0) for arm in hard}
+    state = race(done.plan, results)
+    assert (state.round, state.over_budget, dict(state.stopped)) == (1, True, {})
+    found = summary(replace(done, results=results, race=state))
+    assert found["best"] == "a"
+    assert [row["name"] for row in found["arms"]] == ["a", "b", CLOSED, UNTRAINED]
+    assert [row["value"] for row in found["arms"]] == pytest.approx([0.9, 0.88, 0.7, 0.6])
+    assert {row["runs"] for row in found["arms"]} == {1} == {found["rounds"]}
+    assert found["verdict"][0].endswith("0.900 on held-out classes, in 1 run.")
+    assert found["seconds"] == 7 * 3.0, "all runs took time"
+
+
+def test_a_stopped_arm_has_the_rounds_until_it_was_stopped():
+    done = compared(EVEN | {2: 0.3}, rounds=3)
+    assert done.race.stopped[2].rounds < 3
+    early = {unit: r for unit, r in done.results.items() if unit[0] != 2 or unit[1] < 2}
+    state = race(done.plan, early)
+    rows = {row["name"]: row for row in summary(replace(done, results=early, race=state))["arms"]}
+    assert {name: row["runs"] for name, row in rows.items()} == {
+        "a": 2, "b": 3, CLOSED: 3, UNTRAINED: 3,
+    }  # fmt: skip
+    assert rows["a"]["stopped"] is not None and rows["a"]["to_best"]["runs"] == 2
+
+
 def test_the_classes_that_differ_most_come_first():
     done = compared(EVEN, noise=0.0)
     results = dict(done.results)
@@ -191,6 +219,16 @@ def test_training_is_not_said_to_be_useless_if_it_may_be_as_good():
     equal = summary(compared({0: 0.5, 1: 0.7, 2: 0.7, 3: 0.3}, noise=0.0))
     assert equal["best"] == CLOSED
     assert equal["verdict"][-1].startswith("No training pays")
+
+
+def test_training_is_not_said_to_be_useless_if_a_stopped_arm_was_better():
+    done = compared({0: 0.6, 1: 0.8, 2: 0.7, 3: 0.9})
+    left = {unit: r for unit, r in done.results.items() if unit[0] != 3 or unit[1] < 4}
+    state = replace(done.race, stopped={3: Stop(4, "budget")})
+    verdict = summary(replace(done, results=left, race=state))["verdict"]
+    assert verdict[0].startswith("'closed form' is the best")
+    assert any(s.startswith("'b' was better than 'closed form' by") for s in verdict)
+    assert not any("training pays" in sentence for sentence in verdict)
 
 
 def test_training_is_not_said_to_be_useless_if_nothing_was_trained():

@@ -116,9 +116,10 @@ def run(training: Training, tmp_path: Path) -> Callable[..., ArmResult]:
     return tried
 
 
-def begin(path: Path, events: list[Event]) -> None:
+def begin(path: Path, events: list[Event], epochs: int | None = None) -> None:
     """Write a run that has saved a checkpoint."""
     write(path, events)
+    RunDir(path).write_config(RunConfig(train={"epochs": epochs}) if epochs else RunConfig())
     (RunDir(path).checkpoints / "epoch-00001-step-00000005").mkdir(parents=True)
 
 
@@ -219,6 +220,16 @@ def test_a_run_that_cannot_go_on_is_trained_anew(
     training.fails = kind("damaged")
     run("a")
     assert training.called == [("resume", "a"), ("fit", "a")]
+    assert not (tmp_path / "a" / "rest").exists()
+
+
+def test_a_run_of_another_length_is_trained_anew(
+    training: Training, run: Callable[..., ArmResult], tmp_path: Path
+) -> None:
+    begin(tmp_path / "a", [start(0.0)], epochs=3)
+    (tmp_path / "a" / "rest").touch()
+    run("a")
+    assert training.called == [("fit", "a")]
     assert not (tmp_path / "a" / "rest").exists()
 
 

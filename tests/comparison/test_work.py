@@ -14,6 +14,7 @@ from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import spent
 from siamkit.comparison.results import ArmResult
 from siamkit.comparison.work import Step, Work, work
+from siamkit.config import RunConfig
 from siamkit.errors import Interrupted, NonFiniteError
 
 ARMS = (Arm("still", trains=False), Arm("a"), Arm("b"))
@@ -96,7 +97,7 @@ def test_a_run_that_failed_took_time_of_the_budget(
         raise NonFiniteError("the loss is NaN")
 
     monkeypatch.setattr(working, "run_arm", run_arm)
-    monkeypatch.setattr(working, "variant_of", lambda *given, **named: None)
+    monkeypatch.setattr(working, "variant_of", lambda *given, **named: RunConfig())
     monkeypatch.setattr(working.time, "perf_counter", lambda: now[0])
     plan = Plan(ARMS, 2, (0,), budget=40.0)
     tables = dict.fromkeys(plan.rounds, tmp_path)
@@ -104,6 +105,7 @@ def test_a_run_that_failed_took_time_of_the_budget(
     results, _ = work(job, {}, ComparisonDir(tmp_path))
     assert {unit: r.seconds for unit, r in results.items()} == {(a, 0): 7.0 for a in range(3)}
     assert spent(results, 1) == 21.0
+    assert {r.planned for r in results.values()} == {RunConfig().train.epochs}
 
 
 def test_a_signal_in_a_run_is_told_as_one_of_the_comparison(
@@ -113,7 +115,7 @@ def test_a_signal_in_a_run_is_told_as_one_of_the_comparison(
         raise Interrupted("stopped by SIGINT after step 3", exit_code=130, hint="resume the run")
 
     monkeypatch.setattr(working, "run_arm", run_arm)
-    monkeypatch.setattr(working, "variant_of", lambda *given, **named: None)
+    monkeypatch.setattr(working, "variant_of", lambda *given, **named: RunConfig())
     plan = Plan(ARMS, 2, (0,))
     tables = dict.fromkeys(plan.rounds, tmp_path)
     job = Work(plan, None, tmp_path, tables, tmp_path, "repeat the command")  # type: ignore[arg-type]
