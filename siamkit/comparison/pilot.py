@@ -48,7 +48,7 @@ def paced(
         except FAILURES as error:
             errors.append(error)
         else:
-            failed = tuple((one.name, e.what) for one, e in zip(arms, errors, strict=False))
+            failed = tuple((one.name, e.what) for one, e in zip(arms[:number], errors, strict=True))
             return pace, (*arms[number:], *arms[:number]), failed
     raise errors[0]
 
