@@ -49,6 +49,8 @@ from recording import Recording, record
 from selecting import CONVENTIONS, REFERENCE, Code, chosen, mirrored, room_of
 
 CAUGHT, SURVIVED, TOO_LONG = "caught", "survived", "too long"
+LEFT = "left"
+"""The tests that ran at first noticed nothing; all tests of the room have not run yet."""
 PROCESSES = multiprocessing.get_context("forkserver")
 # Processes for tests start with these already imported.
 _IMPORTED = [
@@ -63,7 +65,7 @@ class Tried(NamedTuple):
     """What the tests said of a mutant.
 
     Attributes:
-        outcome: ``caught``, ``survived`` or ``too long``.
+        outcome: ``caught``, ``survived``, ``too long``, or ``left`` for all tests of the room.
         test: The test that noticed it; empty if none did, or if it is not known.
         seconds: The time that this took.
     """
@@ -288,7 +290,7 @@ def main() -> None:
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     outcomes = {Mutant(**entry["mutant"]): entry["outcome"] for entry in map(json.loads, lines)}
     mutants = in_rooms(draw(options.count, options.seed), options.rooms)
-    left = [mutant for mutant in mutants if mutant not in outcomes]
+    new = [mutant for mutant in mutants if mutant not in outcomes]
     rooms = Rooms(log.with_suffix(""))
     sound: dict[str, bool] = {}
     PROCESSES.set_forkserver_preload(_IMPORTED)
@@ -317,11 +319,11 @@ def main() -> None:
                 found = at_first(mutant, tree, sound) if fast else tried(mutant, tree, rooms, sound)
             finally:
                 trees.put(tree)
-            if found.outcome == CAUGHT or not fast:
-                ended(mutant, found)
+            is_left = fast and found.outcome != CAUGHT
+            ended(mutant, found._replace(outcome=LEFT) if is_left else found)
 
-        list(pool.map(partial(run, fast=True), left))
-        left = [mutant for mutant in left if mutant not in outcomes]
+        list(pool.map(partial(run, fast=True), new))
+        left = [mutant for mutant in mutants if outcomes[mutant] == LEFT]
         print(f"{len(left)} mutants are left for all tests of their rooms", flush=True)
         list(pool.map(partial(run, fast=False), left))
 
