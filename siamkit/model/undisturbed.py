@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from siamkit.model.generators import generators_restored
+from siamkit.model.modes import restore_modes
 
 _OWN = frozenset(vars(nn.Module())) | {"train", "forward"}
 """The attributes of a module that torch sets, or that siamkit replaces: ``train`` to hold a frozen
@@ -135,11 +136,12 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
         with generators_restored(), torch.enable_grad():
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        snapshot.restore()
+        try:
+            restore_modes(modes)
+        finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            snapshot.restore()
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor | None]:

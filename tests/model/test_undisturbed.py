@@ -164,3 +164,25 @@ def test_a_snapshot_over_an_earlier_one_reuses_its_memory() -> None:
     net.norm.running_mean.add_(1)
     again.restore()
     assert state(net) == before
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_that_are_merged_in_eval_mode_are_as_before(training: bool) -> None:
+    class Merges(nn.Linear):
+        merged = False
+
+        def train(self, mode: bool = True) -> Merges:
+            super().train(mode)
+            if self.merged == mode:
+                self.weight.data += -1 if mode else 1
+                self.merged = not mode
+            return self
+
+    net = nn.Sequential(Merges(2, 2)).train(training)
+    before, merged = net[0].weight.detach().clone(), net[0].merged
+    with undisturbed(net):
+        assert not net[0].merged
+        net.train(not training)
+        assert net[0].merged is training
+    assert net[0].training is training and net[0].merged is merged
+    torch.testing.assert_close(net[0].weight.detach(), before)
