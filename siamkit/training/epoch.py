@@ -133,7 +133,9 @@ class EpochTrainer:
         Raises:
             NotExactError: The config sets smaller passes.
         """
-        passes = max(len(part.passes) for step in self.steps() for part in step)
+        # None is left if the run stopped after the epoch's last step, before its end.
+        left = self.steps()[self.state.epoch_step :]
+        passes = max((len(part.passes) for step in left for part in step), default=0)
         obstacle = self._splitting(execution).obstacle if passes > 1 else None
         if obstacle is None:
             return

@@ -23,7 +23,7 @@ def mixed() -> nn.Sequential:
 
 
 class Merges(nn.Linear):
-    """A layer that computes with a copy of its weight in eval mode, and forgets it in train mode."""
+    """A layer that copies its weight in eval mode, and forgets the copy in train mode."""
 
     def __init__(self) -> None:
         super().__init__(2, 2)

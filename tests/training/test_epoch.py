@@ -92,7 +92,7 @@ def test_passes_that_would_change_the_result_are_refused_or_taken_whole(
     told: list[str] = []
     bounds: list[int | None] = []
     trainer: Any = object.__new__(EpochTrainer)
-    trainer.settings, trainer.state = None, SimpleNamespace(epoch=2)
+    trainer.settings, trainer.state = None, SimpleNamespace(epoch=2, epoch_step=0)
     trainer.steps = lambda: [
         [SimpleNamespace(passes=[[0]])],
         [SimpleNamespace(passes=[[0]] * passes)],
