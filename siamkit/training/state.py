@@ -65,8 +65,8 @@ class RunState:
         threads: The number of CPU threads, which decides the order in which products are summed.
             None before the first step.
         scaler: The state of the fp16 loss scaler.
-        loss_values: The plain attributes of the loss that training changed, without its tensors;
-            see ``training.tensors.LossAttributes``.
+        attributes: The plain attributes of network and loss that training changed, without their
+            tensors; see ``training.tensors.Attributes``.
         phase_start: The first epoch in which the same parameters train as now.
         decision: The engine's decision for the current phase; None before the first phase.
         weights: The origin of the backbone's weights, as text.
@@ -97,7 +97,7 @@ class RunState:
     largest_scored: int | None = None
     threads: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
-    loss_values: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+    attributes: dict[str, bool | int | float | str | None] = field(default_factory=dict)
     phase_start: int = 0
     decision: PhaseDecision | None = None
     weights: str = ""

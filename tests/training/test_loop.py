@@ -8,9 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from siamkit.errors import Interrupted
+from siamkit.freezing.hold import hold
 from siamkit.interfaces import FreezePlan
+from siamkit.model.undisturbed import Snapshot
 from siamkit.training import loop
 from siamkit.training.loop import Trainer
 from siamkit.training.state import RunState
@@ -32,12 +35,14 @@ def test_the_visits_of_an_epoch_count_each_view(
     asked: list[int] = []
     for name in ("load_sets", "Scorer", "Heads", "forecast", "batch_notices"):
         monkeypatch.setattr(loop, name, lambda *_, **options: ())
+    monkeypatch.setattr(loop, "modules_by_name", lambda net, loss: {})
     monkeypatch.setattr(loop, "EpochTrainer", Epoch)
     monkeypatch.setattr(loop, "decider_of", lambda setup, sets, count, reports: asked.append(count))
     monkeypatch.setattr(loop, "Engine", lambda decider: None)
     setup: Any = SimpleNamespace(
         config=SimpleNamespace(train=SimpleNamespace(checkpoint_interval=None)),
-        loss=SimpleNamespace(second_view=second_view, modules=lambda: ()),
+        net=None,
+        loss=SimpleNamespace(second_view=second_view),
     )
     splits: Any = SimpleNamespace(train=None)
     none: Any = None
@@ -352,3 +357,20 @@ def test_a_run_solves_alone_without_epochs_and_goes_back_into_its_last_phase(
     made.train.epochs = epochs
     made.run()
     assert steps == done
+
+
+def test_attributes_of_modules_that_train_or_have_trained_are_kept() -> None:
+    modules = {name: nn.Module() for name in ("net.first", "net.second", "loss")}
+    for module in modules.values():
+        module.steps = 0
+    made: Any = object.__new__(Trainer)
+    made.setup = SimpleNamespace(controller=SimpleNamespace(plan=None))
+    made._modules, made._built, made._owners = modules, Snapshot(modules.values()), set()
+    for module in modules.values():
+        module.steps = 1
+    assert made._attributes().values == {}, "nothing has trained"
+    made.setup.controller.plan = "a plan"
+    hold(modules["net.first"])
+    assert made._attributes().values == {"net.second.steps": 1, "loss.steps": 1}
+    hold(modules["net.second"])
+    assert made._attributes().values == {"net.second.steps": 1, "loss.steps": 1}
