@@ -42,6 +42,7 @@ from siamkit.training.state import (
     best_of,
     no_loss,
     refit_text,
+    shared_dropout_text,
     start_text,
 )
 from siamkit.training.stopping import out_of_patience, stopped_before
@@ -300,6 +301,8 @@ class Trainer:
         if self.setup.net.quantized is not None:
             self.setup.net.quantized.require_frozen(plan.trainable, "backbone.")
         changes = controller.apply(plan)
+        if shared := controller.shared_dropouts():
+            self._remark_once("dropout", shared_dropout_text(shared))
         self.emit(
             "phase_start",
             {

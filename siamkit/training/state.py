@@ -167,6 +167,23 @@ def start_text(state: RunState, monitor: str, *, computed: bool) -> str:
     return f"{text}. It is computed anew after each epoch" if computed else text
 
 
+def shared_dropout_text(names: Sequence[str]) -> str:
+    """Return a notice about dropout layers that parts that train share with frozen ones."""
+    return (
+        f"the dropout of {', '.join(names[:5])} is off: a frozen part uses the same layer, and the "
+        "frozen part is a fixed function. Give each part a layer of its own"
+    )
+
+
+def no_gradient_text(stages: Sequence[str]) -> str:
+    """Return a notice about stages that train by the plan, but get no gradient."""
+    return (
+        f"no gradient reaches {', '.join(stages[:5])}, so nothing there is trained, though the "
+        "plan trains it: the network does not use it, detaches its output, or runs it under "
+        "torch.no_grad()"
+    )
+
+
 def ends_trained(state: Mapping[str, Any]) -> bool:
     """Return whether the head of a run's best network was trained, and not only computed.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
+import siamkit
 from siamkit.errors import Interrupted
 from siamkit.freezing.hold import hold
 from siamkit.interfaces import FreezePlan
@@ -374,3 +376,34 @@ def test_attributes_of_modules_that_train_or_have_trained_are_kept() -> None:
     assert made._attributes().values == {"net.second.steps": 1, "loss.steps": 1}
     hold(modules["net.second"])
     assert made._attributes().values == {"net.second.steps": 1, "loss.steps": 1}
+
+
+def test_parts_without_a_gradient_and_shared_dropouts_are_told(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    class Detaches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            drop = nn.Dropout()
+            self.first = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.ReLU(), drop)
+            self.second = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), drop)
+            self.third = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.third(self.second(self.first(images)).detach()).mean((2, 3))
+
+    def told(**values: Any) -> list[str]:
+        events: list[siamkit.Event] = []
+        siamkit.fit(
+            data=image_folder, backbone=Detaches(), image_size=32, head="mlp", epochs=1,
+            listeners=[events.append], engine={"cache": "off"}, **values,
+        )  # fmt: skip
+        return [e.data["text"] for e in events if e.name == "notice"]
+
+    texts = told(run_dir=tmp_path / "full", freeze="full")
+    (text,) = [text for text in texts if "no gradient reaches" in text]
+    assert text.startswith("no gradient reaches first, second, so nothing there is trained")
+    assert not any("dropout" in text for text in texts)
+    texts = told(run_dir=tmp_path / "two", freeze={"name": "unfreeze-blocks", "n": 2})
+    (text,) = [text for text in texts if text.startswith("the dropout of")]
+    assert "second.2 is off: a frozen part uses the same layer" in text
