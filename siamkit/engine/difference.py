@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from siamkit.model.device import float64_device
+
 
 def relative_difference(
     output: Tensor, reference: Tensor, *, floor: float = 0.0, equal_nan: bool = False
@@ -29,7 +31,8 @@ def relative_difference(
     if not reference.numel():
         return 0.0
     wide = torch.complex128 if output.is_complex() or reference.is_complex() else torch.float64
-    a, b = output.detach().to(reference.device, wide), reference.detach().to(wide)
+    device = float64_device(reference.device)
+    a, b = (tensor.detach().to(device).to(wide) for tensor in (output, reference))
     same = torch.zeros_like(a, dtype=torch.bool)
     if equal_nan:
         same = (a == b) | (a.isnan() & b.isnan())

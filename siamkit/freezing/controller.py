@@ -24,7 +24,7 @@ from torch import nn
 
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.freezing import proof
-from siamkit.freezing.hold import hold, release
+from siamkit.freezing.hold import hold, is_held, release
 from siamkit.freezing.processes import require_same
 from siamkit.freezing.schedule import (
     StageStatus,
@@ -43,6 +43,7 @@ from siamkit.model.names import (
     named_parameters,
     named_tensors,
     parent,
+    places,
     unwrap,
 )
 
@@ -206,6 +207,34 @@ class FreezeController:
             if not self._is_fixed(name, module, plan)
         )
 
+    def without_gradient(self) -> list[str]:
+        """Return the stages that train, but have no gradient after a backward pass."""
+        trainable = frozenset() if self.plan is None else self.plan.trainable
+        reached = {name for name, p in named_parameters(self.net) if p.grad is not None}
+        return [
+            stage.name
+            for stage in self._plain
+            if (trains := trainable.intersection(stage.parameters)) and reached.isdisjoint(trains)
+        ]
+
+    def shared_dropouts(self) -> list[str]:
+        """Return the dropout layers in parts that train that a frozen part has too.
+
+        They are held in eval mode with the frozen part, so they are off. A layer that has one name,
+        and is called in several parts, is not found.
+        """
+        plan = self.plan
+        return [
+            name
+            for name, module in places(self.net)
+            if plan is not None
+            and isinstance(module, nn.modules.dropout._DropoutNd)
+            and module.p
+            and is_held(module)
+            and (owner := self._owner.get(name)) is not None
+            and _active(owner, plan)
+        ]
+
     def _own(self, plan: FreezePlan) -> FreezePlan:
         """Return the plan with plain names. A tied parameter trains if one of its names does.
 
@@ -328,7 +357,7 @@ def _active(unit: Stage, plan: FreezePlan) -> bool:
 
 
 def _owners(net: nn.Module, stages: Sequence[Stage], units: Sequence[Stage]) -> dict[str, Stage]:
-    """Map each module's name to the module's block, or to its stage if the stage has no blocks.
+    """Map each name of a module to the module's block, or to its stage if the stage has no blocks.
 
     Args:
         net: The network.
@@ -343,7 +372,7 @@ def _owners(net: nn.Module, stages: Sequence[Stage], units: Sequence[Stage]) -> 
     for unit in units:
         by_module.update(dict.fromkeys(unit.modules, unit))
     owners: dict[str, Stage] = {}
-    for name, _ in named_modules(net):
+    for name, _ in places(net):
         prefix = name
         while prefix and prefix not in by_module:
             prefix = parent(prefix)

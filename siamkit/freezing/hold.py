@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from siamkit.errors import SiamkitError
+from siamkit.model.modes import set_mode
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -60,14 +61,15 @@ def _unbound() -> _StayInEval:
 
 def hold(module: nn.Module) -> None:
     """Put a module, but not its children, into eval mode until :func:`release`."""
-    module.training = False
+    vars(module).pop("train", None)  # that of an exported program only raises
+    set_mode(module, False)
     module.train = _StayInEval(module)  # type: ignore[method-assign]
 
 
 def release(module: nn.Module, training: bool) -> None:
     """End the hold of a module, so that ``train()`` works again, and set the module's mode."""
     vars(module).pop("train", None)
-    module.training = training
+    set_mode(module, training)
 
 
 def is_held(module: nn.Module) -> bool:

@@ -44,6 +44,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """Return a device if it computes in float64, else the CPU."""
+    return device if device.type in ("cpu", "cuda") else torch.device("cpu")
+
+
 def free_memory_of(device: torch.device) -> int | None:
     """Return the free memory of a CUDA device, in bytes; None for other kinds of devices."""
     if device.type != "cuda":

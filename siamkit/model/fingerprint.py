@@ -56,7 +56,7 @@ def mark_of(tensors: Iterable[Tensor]) -> tuple[Any, ...]:
     """
     tensors = list(tensors)
     small = [t.detach() for t in tensors if not isinstance(t, nn.Parameter) and _is_statistic(t)]
-    content = torch.cat([b.double().flatten().cpu() for b in small]) if small else None
+    content = torch.cat([b.cpu().double().flatten() for b in small]) if small else None
     return tuple(map(_place, tensors)), None if content is None else content.numpy().tobytes()
 
 

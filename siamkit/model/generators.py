@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+
+_SEVERAL: tuple[Any, ...] = (torch.cuda, torch.xpu)
+"""The kinds of accelerators of which a machine may have several, each with its generator."""
 
 
 def seed_generators(seed: int) -> None:
     """Seed the global generators of torch, numpy and Python."""
     # torch.manual_seed would check for every kind of accelerator on each call.
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
+    for kind in _SEVERAL:
+        if kind.is_initialized():
+            kind.manual_seed_all(seed)
+    if _has_mps():
+        torch.mps.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
@@ -27,14 +34,14 @@ def generators_restored() -> Iterator[None]:
     Entering and leaving the block takes about 0.1 ms, and seeding a tenth of that. So if each step
     of a loop seeds the generators, put the whole loop into one block.
     """
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    accelerators = [(get(), set_) for get, set_ in _accelerators()]
     state, python, array = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         torch.set_rng_state(state)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        for own, set_ in accelerators:
+            set_(own)
         random.setstate(python)
         np.random.set_state(array)
 
@@ -55,3 +62,22 @@ def seeded(seed: int) -> Iterator[None]:
     with generators_restored():
         seed_generators(seed)
         yield
+
+
+def accelerator_states() -> list[Any]:
+    """Return the states of the generators of each kind of accelerator in use."""
+    return [get() for get, _ in _accelerators()]
+
+
+def _accelerators() -> list[tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """Return the functions that get and set the states, for each kind of accelerator in use."""
+    used: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+        (kind.get_rng_state_all, kind.set_rng_state_all)
+        for kind in _SEVERAL
+        if kind.is_initialized()
+    ]
+    return [*used, (torch.mps.get_rng_state, torch.mps.set_rng_state)] if _has_mps() else used
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available() and not torch.mps._is_in_bad_fork()

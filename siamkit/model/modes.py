@@ -1,12 +1,17 @@
-"""Eval mode for a while, in several threads at the same time."""
+"""The modes of modules: eval mode for a while, and a mode for one module alone.
+
+Modules may override ``train``: some merge weights in eval mode, and take them apart in train mode.
+So a mode is always set by the module's own ``train``, and never by its flag alone.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
@@ -42,14 +47,61 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
     me = threading.get_ident()
     with _LOCK:
         modes = [_hold(m, me) for m in modules]
-        module.eval()
     try:
+        with _LOCK:
+            module.eval()
         yield
     finally:
         with _LOCK:
-            for m, mode in zip(modules, modes, strict=True):
-                if _release(m, me):
-                    m.training = mode
+            restore_modes(
+                [(m, mode) for m, mode in zip(modules, modes, strict=True) if _release(m, me)]
+            )
+
+
+def restore_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Set the modes that modules had before, also if the own ``train`` of one of them fails.
+
+    Args:
+        modes: Each module with its mode, parents before their children.
+    """
+    try:
+        for module, training in reversed(modes):
+            set_mode(module, training)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def set_mode(module: nn.Module, training: bool) -> None:
+    """Set the mode of a module, but not of its children, as its own ``train`` does."""
+    if module.training != training and _overrides_train(module):
+        with _children_kept(module):
+            module.train(training)
+    module.training = training
+
+
+def _overrides_train(module: nn.Module) -> bool:
+    return "train" in vars(module) or type(module).train is not nn.Module.train
+
+
+@contextmanager
+def _children_kept(module: nn.Module) -> Iterator[None]:
+    """Let calls of the children's ``train`` do nothing within the block."""
+    children = list(module.children())
+    own = [vars(child).get("train") for child in children]
+    for child in children:
+        vars(child)["train"] = partial(_kept, child)
+    try:
+        yield
+    finally:
+        for child, train in zip(children, own, strict=True):
+            del vars(child)["train"]
+            if train is not None:
+                vars(child)["train"] = train
+
+
+def _kept(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
 
 
 def _hold(module: nn.Module, thread: int) -> bool:

@@ -53,6 +53,11 @@ def named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from _walk(module, "", set())
 
 
+def places(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each module with each of its plain names: a module used in two places has two."""
+    yield from _walk(module, "", None)
+
+
 def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield each parameter once with its plain name."""
     yielded: set[int] = set()
@@ -102,12 +107,12 @@ class Names:
     @classmethod
     def of(cls, module: nn.Module) -> Names:
         """Return the names of a network: plain names, names with wrappers, and tied names."""
-        places = list(_walk(module, "", None))
-        tied = {o: name for name, others in _several(places).items() for o in others}
+        everywhere = list(places(module))
+        tied = {o: name for name, others in _several(everywhere).items() for o in others}
         known = {id(m): name for name, m in named_modules(module)}
         # Both plain names and the names that torch gives to modules inside wrappers are known.
         plain: dict[str, str] = {}
-        for name, m in (*unwrap(module).named_modules(), *places):
+        for name, m in (*unwrap(module).named_modules(), *everywhere):
             inside = unwrap(m)
             plain[name] = known[id(inside)]
             for key, _ in inside.named_parameters(recurse=False, remove_duplicate=False):

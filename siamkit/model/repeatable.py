@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from siamkit.errors import PluginError
-from siamkit.model.generators import generators_restored
+from siamkit.model.generators import accelerator_states, generators_restored
 
 _ROUNDING = 1e-3
 """The relative difference that kernels which add up in another order explain."""
@@ -62,10 +63,10 @@ def _near(one: Tensor, other: Tensor) -> bool:
 
 
 def _states() -> list[Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    accelerators = tree_leaves(accelerator_states())
     name, keys, place, *rest = np.random.get_state(legacy=True)
     array = torch.from_numpy(np.asarray(keys).astype(np.int64))
-    return [torch.get_rng_state(), *cuda, array, (name, place, *rest), random.getstate()]
+    return [torch.get_rng_state(), *accelerators, array, (name, place, *rest), random.getstate()]
 
 
 def _same(before: list[Any], after: list[Any]) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from siamkit.model.generators import generators_restored
+from siamkit.model.modes import restore_modes
 
 _OWN = frozenset(vars(nn.Module())) | {"train", "forward"}
 """The attributes of a module that torch sets, or that siamkit replaces: ``train`` to hold a frozen
@@ -62,7 +63,12 @@ class Snapshot:
                     _keep(value, self._contents, over._contents if over is not None else {})
 
     def restore(self) -> None:
-        """Restore buffers and attributes. Those that were added after the snapshot are removed."""
+        """Restore buffers and attributes. Those that were added after the snapshot are removed.
+
+        Raises:
+            Exception: An object that changed refuses to be written to, such as an array that is
+                read-only now. Everything else was restored.
+        """
         for module, buffers, own in self._modules:
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its buffers cannot be replaced by others
@@ -74,9 +80,16 @@ class Snapshot:
             for key in attributes(module).keys() - own.keys():
                 del values[key]
             values.update(own)
+        failed: Exception | None = None
         with torch.no_grad():
             for value, content in self._contents.values():
-                _refill(value, content)
+                try:
+                    _refill(value, content)
+                except Exception as error:  # whatever a foreign object raises
+                    if not _equal(value, content):
+                        failed = failed or error
+        if failed is not None:
+            raise failed
 
     def changed(self) -> Iterator[tuple[nn.Module, str]]:
         """Yield each buffer and attribute that has another value now: its module and its name.
@@ -135,11 +148,12 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
         with generators_restored(), torch.enable_grad():
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        snapshot.restore()
+        try:
+            restore_modes(modes)
+        finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            snapshot.restore()
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
@@ -188,11 +202,28 @@ def _copied(tensor: Tensor, over: Any) -> Tensor:
     return tensor.clone()
 
 
+def _once(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return a view of a tensor that holds each place in memory once, if the tensor is expanded.
+
+    torch does not write to a tensor whose elements share their memory.
+
+    Args:
+        tensor: A tensor.
+        like: The tensor of the same shape whose places count; None for ``tensor`` itself.
+    """
+    like = tensor if like is None else like
+    if like.layout == torch.strided:
+        for axis, stride in enumerate(like.stride()):
+            if stride == 0 and tensor.shape[axis] > 1:
+                tensor = tensor.narrow(axis, 0, 1)
+    return tensor
+
+
 def _refill(value: Any, content: Any) -> None:
     """Give ``value`` back its content."""
     match value:
         case Tensor():
-            value.detach().copy_(content)
+            _once(value.detach()).copy_(_once(content, value))
         case np.ndarray():
             np.copyto(value, content)
         case list():

@@ -14,6 +14,7 @@ from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit
 from siamkit.engine.sources import TRAIN, Awaited
 from siamkit.errors import NonFiniteError, is_out_of_memory
+from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.hold import unheld
 from siamkit.interfaces import FreezePlan, Phase
 from siamkit.model.generators import generators_restored
@@ -27,7 +28,7 @@ from siamkit.training.loading import SECOND
 from siamkit.training.rates import Rates
 from siamkit.training.seeding import derive
 from siamkit.training.splitting import Splitting, try_splitting
-from siamkit.training.state import RunState
+from siamkit.training.state import RunState, no_gradient_text
 from siamkit.training.step import Stepper
 from siamkit.training.untrained import untrained_cause
 from siamkit.words import data_size, plural
@@ -75,6 +76,7 @@ class EpochTrainer:
             self.stepper.scaler.load_state_dict(state.scaler)
         self.in_step = False
         self._made: tuple[int, list[list[LossBatch]]] | None = None  # the steps of one epoch
+        self._unreached = _Unreached(setup.controller)
         self._tried: tuple[tuple[object, FreezePlan], Splitting] | None = None
         self.steps_per_epoch = len(self.steps())
         self.rates = Rates(setup, state, self.steps_per_epoch)
@@ -133,7 +135,9 @@ class EpochTrainer:
         Raises:
             NotExactError: The config sets smaller passes.
         """
-        passes = max(len(part.passes) for step in self.steps() for part in step)
+        # None is left if the run stopped after the epoch's last step, before its end.
+        left = self.steps()[self.state.epoch_step :]
+        passes = max((len(part.passes) for step in left for part in step), default=0)
         obstacle = self._splitting(execution).obstacle if passes > 1 else None
         if obstacle is None:
             return
@@ -222,6 +226,8 @@ class EpochTrainer:
             seconds = time.perf_counter() - started
             if self.stepper.overflowed:
                 self._say_overflow()
+            if stages := self._unreached.after(last=state.epoch_step == len(steps)):
+                self._notice(no_gradient_text(stages))
             self.emit(
                 "step",
                 {
@@ -321,6 +327,43 @@ class EpochTrainer:
             f"forward pass has at most {plural(smaller, 'image')}. The loss still compares the "
             f"same images, so the result is {_SAME[splitting.draws]}"
         )
+
+
+_WATCHED = 8
+"""The steps of a phase in which a stage may get no gradient before that is told. A network may skip
+stages at random."""
+
+
+class _Unreached:
+    """Finds the stages that train by the plan, but get no gradient in the first steps of a phase.
+
+    Args:
+        controller: The controller that applies the plans.
+    """
+
+    def __init__(self, controller: FreezeController) -> None:
+        self._controller = controller
+        self._plan: FreezePlan | None = None
+        self._stages: list[str] = []
+        self._left = 0
+
+    def after(self, *, last: bool) -> list[str]:
+        """Return the stages, once for each phase; an empty list if there is none, or it is early.
+
+        Args:
+            last: Whether the epoch ends with the step that was done.
+        """
+        if self._plan is not self._controller.plan:
+            self._plan, self._left = self._controller.plan, _WATCHED
+            self._stages = self._controller.without_gradient()
+        elif self._stages:
+            now = self._controller.without_gradient()
+            self._stages = [stage for stage in self._stages if stage in now]
+        self._left -= 1
+        stages = self._stages if last or not self._left else []
+        if stages:
+            self._stages = []
+        return stages
 
 
 _SAME = {

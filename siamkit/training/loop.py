@@ -15,6 +15,7 @@ from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
 from siamkit.errors import Interrupted
 from siamkit.freezing.controller import Change
+from siamkit.freezing.hold import is_held
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import HEAD, FreezePlan, Phase
 from siamkit.model.undisturbed import Snapshot
@@ -41,14 +42,18 @@ from siamkit.training.state import (
     best_of,
     no_loss,
     refit_text,
+    shared_dropout_text,
     start_text,
 )
 from siamkit.training.stopping import out_of_patience, stopped_before
 from siamkit.training.tensors import (
-    load_loss_attributes,
+    Attributes,
+    changed_attributes,
+    load_attributes,
     load_model_tensors,
-    loss_attributes,
     model_tensors,
+    modules_by_name,
+    owners_of,
     require_finite,
 )
 
@@ -83,7 +88,9 @@ class Trainer:
         self.train = config.train
         self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets, state, emit)
-        self._built_loss = Snapshot(setup.loss.modules(), contents="attributes")
+        self._modules = modules_by_name(setup.net, setup.loss)
+        self._built = Snapshot(self._modules.values(), contents="attributes")
+        self._owners: set[str] = set()  # the modules whose attributes a checkpoint holds
         self._told_attributes = False
         self.epoch = EpochTrainer(setup, splits, state, run_dir, emit, self._between_steps)
         self.notices = (
@@ -294,6 +301,8 @@ class Trainer:
         if self.setup.net.quantized is not None:
             self.setup.net.quantized.require_frozen(plan.trainable, "backbone.")
         changes = controller.apply(plan)
+        if shared := controller.shared_dropouts():
+            self._remark_once("dropout", shared_dropout_text(shared))
         self.emit(
             "phase_start",
             {
@@ -418,8 +427,8 @@ class Trainer:
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
-        own = loss_attributes(setup.loss, self._built_loss)
-        state.loss_values = own.values
+        own = self._attributes()
+        state.attributes = own.values
         for text in () if self._told_attributes else own.notices:
             self._told_attributes = True
             self.emit("notice", {"text": text})
@@ -450,6 +459,19 @@ class Trainer:
         self._saved = time.monotonic(), state.step, state.largest_pass
         self.emit("checkpoint", {"path": str(path), "epoch": state.epoch, "best": best})
 
+    def _attributes(self) -> Attributes:
+        """Return the attributes that changed, of the modules that train or have trained.
+
+        Other modules are fixed functions, and what they keep are caches.
+        """
+        held = set(self._modules)
+        if self.setup.controller.plan is not None:
+            held = {name for name, module in self._modules.items() if is_held(module)}
+        trained = {n: m for n, m in self._modules.items() if n not in held - self._owners}
+        own = changed_attributes(trained, self._built)
+        self._owners |= own.owners
+        return own
+
     def restore(self, saved: SavedCheckpoint) -> None:
         """Restore the tensors of a checkpoint. The state was passed to the constructor.
 
@@ -458,8 +480,9 @@ class Trainer:
         """
         self.fresh = False
         load_model_tensors(self.setup, saved.model)
-        setup, values = self.setup, self.state.loss_values
-        load_loss_attributes(setup.loss, values, saved.optimizer, setup.device)
+        values, device = self.state.attributes, self.setup.device
+        self._owners = owners_of((*values, *saved.optimizer))
+        load_attributes(self._modules, values, saved.optimizer, device)
         verify(self.setup.net, saved.frozen, "the time the checkpoint was read")
         load_state_tensors(self.setup.optimizer, saved.optimizer)
 

@@ -65,8 +65,8 @@ class RunState:
         threads: The number of CPU threads, which decides the order in which products are summed.
             None before the first step.
         scaler: The state of the fp16 loss scaler.
-        loss_values: The plain attributes of the loss that training changed, without its tensors;
-            see ``training.tensors.LossAttributes``.
+        attributes: The plain attributes of network and loss that training changed, without their
+            tensors; see ``training.tensors.Attributes``.
         phase_start: The first epoch in which the same parameters train as now.
         decision: The engine's decision for the current phase; None before the first phase.
         weights: The origin of the backbone's weights, as text.
@@ -97,7 +97,7 @@ class RunState:
     largest_scored: int | None = None
     threads: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
-    loss_values: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+    attributes: dict[str, bool | int | float | str | None] = field(default_factory=dict)
     phase_start: int = 0
     decision: PhaseDecision | None = None
     weights: str = ""
@@ -165,6 +165,23 @@ def start_text(state: RunState, monitor: str, *, computed: bool) -> str:
     """
     text = f"the head in closed form, before any training: {monitor} {state.start[monitor]:.3f}"
     return f"{text}. It is computed anew after each epoch" if computed else text
+
+
+def shared_dropout_text(names: Sequence[str]) -> str:
+    """Return a notice about dropout layers that parts that train share with frozen ones."""
+    return (
+        f"the dropout of {', '.join(names[:5])} is off: a frozen part uses the same layer, and the "
+        "frozen part is a fixed function. Give each part a layer of its own"
+    )
+
+
+def no_gradient_text(stages: Sequence[str]) -> str:
+    """Return a notice about stages that train by the plan, but get no gradient."""
+    return (
+        f"no gradient reaches {', '.join(stages[:5])}, so nothing there is trained, though the "
+        "plan trains it: the network does not use it, detaches its output, or runs it under "
+        "torch.no_grad()"
+    )
 
 
 def ends_trained(state: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ from siamkit.errors import (
 )
 from siamkit.guard import name_of
 from siamkit.interfaces import Loss, Pairs, Triplets
+from siamkit.model.device import float64_device
 from siamkit.model.generators import seed_generators
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.unit import SHORTEST
@@ -244,7 +245,7 @@ class Stepper:
             loss = self.loss(everything, labels)
         else:
             loss = self.loss(everything, None, moved(known, self.device))
-        return _scalar(loss, self._name_of_loss())
+        return _scalar(loss, self._name_of_loss(), trains=everything.requires_grad)
 
     def _name_of_loss(self) -> str:
         return name_of(self.loss, f"loss {type(self.loss).__name__}")
@@ -338,7 +339,8 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     if torch.isfinite(norm):
         return norm
     # The squares of float32 may overflow where the gradients do not.
-    each = [gradient.double().norm().to(norm.device) for gradient in gradients]
+    device = float64_device(norm.device)
+    each = [g.to(float64_device(g.device)).double().norm().to(device) for g in gradients]
     exact: Tensor = torch.stack(each).norm()
     return exact
 
@@ -359,8 +361,13 @@ def by_view(parts: Sequence[Tensor], views: int) -> Tensor:
     return torch.cat([chunk[view] for view in range(views) for chunk in chunks])
 
 
-def _scalar(loss: object, whose: str) -> Tensor:
+def _scalar(loss: object, whose: str, *, trains: bool) -> Tensor:
     """Return the value of a loss, if training can follow its gradient.
+
+    Args:
+        loss: What the loss returned.
+        whose: The name of the loss.
+        trains: Whether the embeddings have a gradient.
 
     Raises:
         PluginError: The loss is no real scalar tensor, or has no gradient.
@@ -372,6 +379,12 @@ def _scalar(loss: object, whose: str) -> Tensor:
         )
     if not loss.is_floating_point():
         raise PluginError(f"{whose} must return a real number", got=str(loss.dtype))
+    if not loss.requires_grad and not trains:
+        raise PluginError(
+            "the network returned embeddings without a gradient, so nothing would be trained",
+            hint="compute them in its forward without detach() or torch.no_grad(), from what the "
+            "plan trains",
+        )
     if not loss.requires_grad:
         raise _without_gradient(whose)
     return loss

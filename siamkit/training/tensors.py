@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
+from siamkit.model.names import join
 from siamkit.model.undisturbed import Snapshot
 from siamkit.model.weights import load_exactly, load_net_tensors
 from siamkit.training.build import Setup
@@ -63,11 +65,12 @@ Plain = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
-class LossAttributes:
-    """The plain attributes of a loss that changed in training, by module and attribute.
+class Attributes:
+    """The plain attributes of the network and the loss that changed in training.
 
-    Losses of other packages keep state there, such as the position in a memory of embeddings, or a
-    running histogram. It is not in the ``state_dict``.
+    Modules of other packages keep state there that is not in the ``state_dict``: the position in a
+    memory of embeddings, a running histogram, or the number of steps so far. The name of each
+    begins with :data:`NET` or :data:`LOSS`.
 
     Attributes:
         values: Numbers, flags, texts and None, which a run's state holds.
@@ -76,46 +79,98 @@ class LossAttributes:
         others: The names of all else, such as lists, which no checkpoint holds.
     """
 
-    values: dict[str, Plain]
-    tensors: dict[str, Tensor]
-    others: tuple[str, ...]
+    values: dict[str, Plain] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    @property
+    def owners(self) -> set[str]:
+        """The names of the modules whose attributes a checkpoint holds."""
+        return owners_of((*self.values, *self.tensors))
 
     @property
     def notices(self) -> list[str]:
-        """A notice about what no checkpoint holds; an empty list if there is nothing."""
-        if not self.others:
-            return []
-        which = ", ".join(name.removeprefix(".") for name in self.others[:5])
-        return [
-            f"the loss changes {which}, which no checkpoint holds: if later steps depend on it, a "
-            "resumed run differs from one that was not stopped. Keep it in tensors or numbers"
-        ]
+        """A notice for the network and the loss each, about what no checkpoint holds."""
+        told = []
+        for root, whose in ((NET, "the network"), (LOSS, "the loss")):
+            names = [n.removeprefix(f"{root}.") for n in self.others if n.startswith(f"{root}.")]
+            if names:
+                told.append(
+                    f"{whose} changes {', '.join(names[:5])}, which no checkpoint holds: if later "
+                    "steps depend on it, a resumed run differs from one that was not stopped. Keep "
+                    "it in tensors or numbers"
+                )
+        return told
 
 
-_OWN = "loss attribute::"
+NET, LOSS = "net", "loss"
+"""The first words of the names of the network's and of the loss's modules."""
+
+_OWN = "attribute::"
+
+_LARGEST = 1 << 26
+"""The most bytes that the tensors of the network's attributes take in a checkpoint. More are
+outputs that a module keeps, rather than state."""
 
 
-def loss_attributes(loss: nn.Module, before: Snapshot) -> LossAttributes:
-    """Return the plain attributes of a loss that changed.
+def owners_of(names: Iterable[str]) -> set[str]:
+    """Return the modules of the attributes among some names of a state or a checkpoint."""
+    paths = (name.removeprefix(_OWN).rpartition(".")[0] for name in names)
+    return {path for path in paths if path.partition(".")[0] in (NET, LOSS)}
+
+
+def modules_by_name(net: nn.Module, loss: nn.Module) -> dict[str, nn.Module]:
+    """Return all modules of a network and a loss, each by a name that the other cannot have."""
+    return {
+        join(root, name): module
+        for root, top in ((NET, net), (LOSS, loss))
+        for name, module in top.named_modules()
+    }
+
+
+def changed_attributes(modules: Mapping[str, nn.Module], before: Snapshot) -> Attributes:
+    """Return the plain attributes of modules that changed.
+
+    Of a module of the network, all are held or none: a number may be the key of a cache that no
+    checkpoint holds.
 
     Args:
-        loss: The loss.
-        before: A snapshot of its modules as they were built, with the contents of attributes.
+        modules: The modules by their names.
+        before: A snapshot of the modules as they were built, with the contents of attributes. Other
+            modules in it do not count.
     """
-    paths = {module: path for path, module in loss.named_modules()}
-    changed = {
-        f"{paths[module]}.{name}": vars(module).get(name)
-        for module, name in before.changed()
-        if name not in module._buffers
-    }
-    values = {name: value for name, value in changed.items() if _is_plain(value)}
-    tensors = {
-        f"{_OWN}{name}": value.detach()
-        for name, value in changed.items()
-        if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-    }
-    held = values.keys() | {name.removeprefix(_OWN) for name in tensors}
-    return LossAttributes(values, tensors, tuple(sorted(changed.keys() - held)))
+    names = {module: name for name, module in modules.items()}
+    changed: dict[str, dict[str, Any]] = {}
+    for module, attribute in before.changed():
+        if module in names and not _is_recomputed(module, attribute):
+            changed.setdefault(names[module], {})[attribute] = vars(module).get(attribute)
+    found, room = Attributes(), _LARGEST
+    others: list[str] = []
+    for path, own in sorted(changed.items()):
+        values = {name: value for name, value in own.items() if _is_plain(value)}
+        tensors = {name: value.detach() for name, value in own.items() if _is_dense(value)}
+        left = set(own) - values.keys() - tensors.keys()
+        if not path.startswith(LOSS):
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            if size > room:
+                left |= tensors.keys()
+            if left:
+                values, tensors = {}, {}
+            else:
+                room -= size
+        others += [f"{path}.{name}" for name in sorted(left)]
+        found.values.update({f"{path}.{name}": value for name, value in values.items()})
+        found.tensors.update({f"{_OWN}{path}.{name}": t for name, t in tensors.items()})
+    return replace(found, others=tuple(others))
+
+
+def _is_recomputed(module: nn.Module, attribute: str) -> bool:
+    """Return whether an attribute is a buffer, or a weight that is computed before each forward.
+
+    The weight norm and the spectral norm of torch before parametrisations, and pruning, do so.
+    """
+    origins = {f"{attribute}_v", f"{attribute}_orig"}
+    return attribute in module._buffers or not origins.isdisjoint(module._parameters)
 
 
 def _is_plain(value: object) -> bool:
@@ -123,21 +178,24 @@ def _is_plain(value: object) -> bool:
     return finite or value is None or isinstance(value, bool | int | str)
 
 
-def load_loss_attributes(
-    loss: nn.Module,
+def _is_dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
+def load_attributes(
+    modules: Mapping[str, nn.Module],
     values: Mapping[str, Plain],
     tensors: Mapping[str, Tensor],
     device: torch.device,
 ) -> None:
-    """Restore what :func:`loss_attributes` returned.
+    """Restore what :func:`changed_attributes` returned.
 
     Args:
-        loss: The loss.
+        modules: The modules by their names.
         values: The numbers, flags and texts.
         tensors: The tensors of the checkpoint beside the model's.
         device: The device of the tensors.
     """
-    modules = dict(loss.named_modules())
     own = {
         name.removeprefix(_OWN): tensor.to(device, copy=True)
         for name, tensor in tensors.items()
@@ -145,7 +203,17 @@ def load_loss_attributes(
     }
     for name, value in {**values, **own}.items():
         path, _, attribute = name.rpartition(".")
-        setattr(modules[path], attribute, value)
+        before = vars(modules[path]).get(attribute)
+        if isinstance(before, Tensor) and isinstance(value, Tensor) and _fits(value, before):
+            before.detach().copy_(value)  # it may be a view of a parameter
+        else:
+            setattr(modules[path], attribute, value)
+
+
+def _fits(value: Tensor, into: Tensor) -> bool:
+    """Return whether a tensor can be copied into another one as it is."""
+    alike = (into.shape, into.dtype) == (value.shape, value.dtype)
+    return alike and _is_dense(into) and 0 not in into.stride()
 
 
 def require_finite(tensors: Mapping[str, Tensor], precision: str) -> None:

@@ -637,6 +637,24 @@ class Views(Odd):
         return self.head(pooled(self.third(self.second(a.view(len(a), -1).view(a.shape)))))
 
 
+class MergesInEval(Odd):
+    """What trains computes with a copy of its weight in eval mode, and forgets it in train mode."""
+
+    class Merged(nn.Linear):
+        merged: Tensor | None = None
+
+        def train(self, mode: bool = True) -> Any:
+            self.merged = None if mode else self.weight.detach().clone()
+            return super().train(mode)
+
+        def forward(self, x):
+            return F.linear(x, self.weight if self.merged is None else self.merged, self.bias)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = self.Merged(8, 4)
+
+
 WHOLE = {
     "AveragesAcrossTheBoundary",
     "FailsOnLargeBatches", "KeepsState", "BranchesOnEachImage", "BranchesOnTheBatch",

@@ -250,6 +250,45 @@ def test_a_module_outside_the_blocks_of_a_stage_belongs_to_its_last_block() -> N
     }  # fmt: skip
 
 
+def test_stages_that_no_gradient_reaches_are_named() -> None:
+    class Detaches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(2, 2) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.c(self.b(self.a(x)).detach())
+
+    net = Detaches()
+    stages = [Stage(n, (f"{n}.weight", f"{n}.bias"), (n,), n) for n in "abc"]
+    controller = FreezeController(net, stages)
+    assert controller.without_gradient() == []
+    controller.apply(FreezePlan.of(stages, ["b", "c"]))
+    assert controller.without_gradient() == ["b", "c"], "no backward pass yet"
+    net(torch.randn(3, 2)).sum().backward()
+    assert controller.without_gradient() == ["b"]
+
+
+@pytest.mark.parametrize(("shared", "p", "named"), [(True, 0.5, ["b.1"]), (True, 0, []),
+                                                    (False, 0.5, [])])  # fmt: skip
+def test_a_dropout_that_frozen_and_trained_parts_share_is_named(
+    shared: bool, p: float, named: list[str]
+) -> None:
+    first = nn.Dropout(p)
+    second = first if shared else nn.Dropout(p)
+    net = nn.ModuleDict({
+        "a": nn.Sequential(nn.Linear(2, 2), first, nn.ReLU()),
+        "b": nn.Sequential(nn.Linear(2, 2), second, nn.ReLU()),
+    })  # fmt: skip
+    stages = [Stage(n, (f"{n}.0.weight", f"{n}.0.bias"), (n,), n) for n in "ab"]
+    controller = FreezeController(net, stages)
+    assert controller.shared_dropouts() == []
+    controller.apply(FreezePlan.of(stages, ["b"]))
+    assert controller.shared_dropouts() == named
+    controller.apply(FreezePlan.of(stages, ["a", "b"]))
+    assert controller.shared_dropouts() == []
+
+
 def pair() -> nn.Module:
     return nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
 

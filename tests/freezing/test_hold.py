@@ -58,6 +58,28 @@ def test_a_held_batch_norm_keeps_its_statistics(nested: nn.Sequential) -> None:
     assert norm.num_batches_tracked == 0
 
 
+def test_a_module_that_overrides_train_is_held_and_released_by_it() -> None:
+    class Merges(nn.Linear):
+        merged = False
+
+        def train(self, mode: bool = True) -> Merges:
+            self.merged = not mode
+            return super().train(mode)
+
+    layer = Merges(2, 2)
+    hold(layer)
+    assert layer.merged and not layer.training
+    release(layer, training=True)
+    assert not layer.merged and layer.training
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_module_whose_train_only_raises_can_be_held() -> None:
+    exported = torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)).module()
+    hold(exported)
+    assert not exported.training and is_held(exported)
+
+
 # --- copies --------------------------------------------------------------------------------------
 
 

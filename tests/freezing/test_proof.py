@@ -55,8 +55,9 @@ def test_drift_is_an_error_that_names_the_tensor() -> None:
     net.running_mean.add_(1)
     with pytest.raises(
         FrozenDriftError, match=r"1 frozen tensor had changed at epoch 3: running_mean"
-    ):
+    ) as caught:
         verify(net, expected, "epoch 3")
+    assert "a module's own train() or eval()" in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["no bias", "weight norm", "another module"])

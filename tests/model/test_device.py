@@ -5,8 +5,10 @@ import torch
 from threadpoolctl import threadpool_info
 from torch import nn
 
+from siamkit.engine.difference import relative_difference
 from siamkit.errors import ConfigError
 from siamkit.model.device import (
+    float64_device,
     free_memory_of,
     laid_out_for,
     layout_of,
@@ -16,6 +18,8 @@ from siamkit.model.device import (
     resolve_device,
     using_threads,
 )
+from siamkit.model.fingerprint import mark_of
+from siamkit.model.pretrained.identity import difference
 
 
 @pytest.mark.parametrize("available", [True, False])
@@ -111,3 +115,32 @@ def test_what_torch_keeps_for_itself_is_free_memory(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert free_memory_of(torch.device("cuda")) == 100 + 50 - 20
     assert free_memory_of(torch.device("cpu")) is None
+
+
+class OnMps(torch.Tensor):
+    """A tensor that refuses float64 as those on MPS do."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("mps")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("the MPS framework doesn't support float64")
+
+    def to(self, target: object) -> torch.Tensor:
+        return self.cpu() if target == torch.device("cpu") else self.double()
+
+
+def test_float64_is_computed_on_the_cpu_where_a_device_lacks_it() -> None:
+    assert float64_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert float64_device(torch.device("mps")) == torch.device("cpu")
+    one, other = (torch.tensor(values).as_subclass(OnMps) for values in ([1.0, 4.0], [1.0, 2.0]))
+    with pytest.raises(TypeError, match="float64"):
+        one.double()
+    for a, b in ((other, one), (other.cpu(), one), (other, one.cpu())):
+        assert relative_difference(a, b) == 0.5
+    assert difference(other, one) == pytest.approx(2 / 17**0.5)
+    assert mark_of([one]) == mark_of([one]) != mark_of([other])

@@ -3,9 +3,16 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from siamkit.model.generators import generators_restored, seed_generators, seeded
+from siamkit.model import generators
+from siamkit.model.generators import (
+    accelerator_states,
+    generators_restored,
+    seed_generators,
+    seeded,
+)
 
 
 def draws() -> tuple[list[float], float, float, float]:
@@ -33,6 +40,37 @@ def test_other_seeds_give_other_numbers() -> None:
         with seeded(seed):
             into += draws()
     assert all(a != b for a, b in zip(first, second, strict=True))
+
+
+class Accelerator:
+    """What torch.mps and torch.xpu have, where there is no such device."""
+
+    def __init__(self) -> None:
+        self.state = 1
+
+    def manual_seed(self, seed: int) -> None:
+        self.state = seed
+
+    def set_rng_state(self, state: int) -> None:
+        self.state = state
+
+    get_rng_state = get_rng_state_all = lambda self: self.state
+    manual_seed_all, set_rng_state_all = manual_seed, set_rng_state
+    is_initialized = is_available = lambda self: True
+    _is_in_bad_fork = lambda self: False  # noqa: E731
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_other_accelerators_are_seeded_and_restored(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    made = Accelerator()
+    monkeypatch.setattr(torch, kind, made)
+    monkeypatch.setattr(generators, "_SEVERAL", (made,) if kind == "xpu" else ())
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
+    with seeded(7):
+        assert made.state == 7 and accelerator_states() == [7]
+    assert made.state == 1
 
 
 def test_generators_are_restored_after_an_error() -> None:

@@ -164,3 +164,63 @@ def test_a_snapshot_over_an_earlier_one_reuses_its_memory() -> None:
     net.norm.running_mean.add_(1)
     again.restore()
     assert state(net) == before
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_that_are_merged_in_eval_mode_are_as_before(training: bool) -> None:
+    class Merges(nn.Linear):
+        merged = False
+
+        def train(self, mode: bool = True) -> Merges:
+            super().train(mode)
+            if self.merged == mode:
+                self.weight.data += -1 if mode else 1
+                self.merged = not mode
+            return self
+
+    net = nn.Sequential(Merges(2, 2)).train(training)
+    before, merged = net[0].weight.detach().clone(), net[0].merged
+    with undisturbed(net):
+        assert not net[0].merged
+        net.train(not training)
+        assert net[0].merged is training
+    assert net[0].training is training and net[0].merged is merged
+    torch.testing.assert_close(net[0].weight.detach(), before)
+
+
+class Shares(nn.Module):
+    """A module with objects that torch and numpy do not write to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([[0.5], [1.0]]).expand(2, 3))
+        self.row = torch.arange(3.0).expand(2, 3)
+        self.windows = torch.arange(6.0).unfold(0, 4, 1)
+        self.array = np.broadcast_to(np.float32(2), (3,))
+        self.counts = np.zeros(3)
+        self.register_buffer("last", torch.zeros(2))
+
+
+def test_objects_that_cannot_be_written_to_are_restored() -> None:
+    net = Shares()
+    snapshot = Snapshot(net.modules())
+    snapshot.restore()
+    net.mean[:, :1].mul_(2)
+    net.row[0] = 7
+    net.windows[0] = 7
+    net.last += 1
+    assert {name for _, name in snapshot.changed()} == {"mean", "row", "windows", "last"}
+    snapshot.restore()
+    assert not list(snapshot.changed())
+    assert net.mean.tolist() == [[0.5] * 3, [1.0] * 3] and net.row[1].tolist() == [0, 1, 2]
+
+
+def test_all_else_is_restored_if_an_object_refuses() -> None:
+    net = Shares()
+    snapshot = Snapshot(net.modules())
+    net.counts += 1
+    net.counts.setflags(write=False)
+    net.last += 1
+    with pytest.raises(ValueError, match="read-only"):
+        snapshot.restore()
+    assert {name for _, name in snapshot.changed()} == {"counts"}

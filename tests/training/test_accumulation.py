@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 import siamkit
 from siamkit import api
-from siamkit.errors import ConfigError, ResourceError
+from siamkit.errors import ConfigError, Interrupted, ResourceError
 from siamkit.interfaces import Event, FreezePlan
 from siamkit.runs import checkpoint
 from siamkit.training import fitting, range_test, splitting
@@ -327,6 +329,24 @@ def test_a_resumed_run_keeps_its_smaller_passes(image_folder: Path, tmp_path: Pa
     with pytest.raises(Stop):
         begin(tmp_path / "run")
     siamkit.resume(tmp_path / "run", backbone=make(5))
+    whole, resumed = tensors_of(str(tmp_path / "whole")), tensors_of(str(tmp_path / "run"))
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_run_that_stopped_after_the_last_step_of_an_epoch_goes_on(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    """Bit-equal to the run that was not interrupted."""
+
+    def stop(event: Event) -> None:
+        if event.name == "step" and event.data["epoch_step"] == event.data["epoch_steps"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    split = {"micro_batch": 8}
+    fit(image_folder, tmp_path / "whole", make(16), train=split)
+    with pytest.raises(Interrupted):
+        fit(image_folder, tmp_path / "run", make(16), stop, train=split)
+    siamkit.resume(tmp_path / "run", backbone=make(16))
     whole, resumed = tensors_of(str(tmp_path / "whole")), tensors_of(str(tmp_path / "run"))
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 

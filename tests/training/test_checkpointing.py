@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import siamkit
 from siamkit import api
@@ -57,6 +58,52 @@ def test_a_killed_run_goes_on_from_the_middle_of_an_epoch(
     assert again["history"] == whole["history"]
     a, b = tensors(values["run_dir"]), tensors(tmp_path / "whole")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Anneals(nn.Linear):
+    """A head with a part that becomes smaller with each step."""
+
+    steps = 0
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        return super().forward(features) + torch.tanh(features[:, :4]) / (1 + self.steps)
+
+
+def test_a_network_that_counts_its_steps_goes_on_from_them(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    def network() -> dict[str, nn.Module]:
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return {"backbone": layers, "head": Anneals(8, 4)}
+
+    events: list[siamkit.Event] = []
+
+    def fit(run: Path, listen: Callable[[siamkit.Event], None]) -> None:
+        siamkit.fit(
+            data=image_folder, **network(), freeze="freeze-all", epochs=2, run_dir=run,
+            image_size=32, train={"batch_size": 8, "checkpoint_every": "1steps"},
+            listeners=[listen],
+        )  # fmt: skip
+
+    fit(tmp_path / "whole", events.append)
+    with pytest.raises(Killed):
+        fit(tmp_path / "run", killed_at("step", 3))
+    siamkit.resume(tmp_path / "run", **network())
+    a, b = tensors(tmp_path / "whole"), tensors(tmp_path / "run")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert not any("no checkpoint holds" in str(event.data.get("text")) for event in events)
+
+
+def test_a_usual_run_saves_and_says_nothing_of_attributes(run_values: RunValues) -> None:
+    events: list[siamkit.Event] = []
+    values = run_values(train={"epochs": 2}, freeze={"name": "full"})
+    api.fit(values, listeners=[events.append])
+    saved = checkpoint.latest_intact(Path(values["run_dir"]) / "checkpoints")[0]
+    assert not any("attribute::" in name for name in saved.optimizer)
+    assert not any(name.startswith("net") for name in saved.state["attributes"])
+    assert not any("no checkpoint holds" in str(event.data.get("text")) for event in events)
 
 
 def test_a_resumed_run_keeps_its_number_of_threads(run_values: RunValues) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from siamkit.errors import ConfigError
 from siamkit.training import epoch
-from siamkit.training.epoch import EpochTrainer
+from siamkit.training.epoch import EpochTrainer, _Unreached
 from siamkit.training.fitting import Fit
 
 
@@ -92,7 +92,7 @@ def test_passes_that_would_change_the_result_are_refused_or_taken_whole(
     told: list[str] = []
     bounds: list[int | None] = []
     trainer: Any = object.__new__(EpochTrainer)
-    trainer.settings, trainer.state = None, SimpleNamespace(epoch=2)
+    trainer.settings, trainer.state = None, SimpleNamespace(epoch=2, epoch_step=0)
     trainer.steps = lambda: [
         [SimpleNamespace(passes=[[0]])],
         [SimpleNamespace(passes=[[0]] * passes)],
@@ -129,3 +129,21 @@ def test_passes_that_became_smaller_are_told_with_what_that_changes(
         "out of memory in epoch 2, step 3, with 20 images per forward pass: from here on, a "
         "forward pass has at most 10 images. The loss still compares the same images"
     )  # fmt: skip
+
+
+def test_stages_without_a_gradient_are_told_once_for_each_phase_after_its_first_steps() -> None:
+    missing: list[str] = []
+    controller: Any = SimpleNamespace(plan="first", without_gradient=lambda: list(missing))
+    unreached = _Unreached(controller)
+
+    def steps(count: int, last: int = -1) -> list[list[str]]:
+        return [unreached.after(last=at == last) for at in range(count)]
+
+    missing[:] = ["a", "b"]
+    assert steps(1) == [[]]
+    missing[:] = ["b", "c"]  # a part is skipped at random in some steps
+    assert steps(9) == [[]] * 6 + [["b"]] + [[]] * 2
+    controller.plan, missing[:] = "second", ["a"]
+    assert steps(4, last=2) == [[], [], ["a"], []]
+    controller.plan, missing[:] = "third", []
+    assert steps(10, last=5) == [[]] * 10

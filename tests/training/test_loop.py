@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
+import siamkit
 from siamkit.errors import Interrupted
+from siamkit.freezing.hold import hold
 from siamkit.interfaces import FreezePlan
+from siamkit.model.undisturbed import Snapshot
 from siamkit.training import loop
 from siamkit.training.loop import Trainer
 from siamkit.training.state import RunState
@@ -32,12 +37,14 @@ def test_the_visits_of_an_epoch_count_each_view(
     asked: list[int] = []
     for name in ("load_sets", "Scorer", "Heads", "forecast", "batch_notices"):
         monkeypatch.setattr(loop, name, lambda *_, **options: ())
+    monkeypatch.setattr(loop, "modules_by_name", lambda net, loss: {})
     monkeypatch.setattr(loop, "EpochTrainer", Epoch)
     monkeypatch.setattr(loop, "decider_of", lambda setup, sets, count, reports: asked.append(count))
     monkeypatch.setattr(loop, "Engine", lambda decider: None)
     setup: Any = SimpleNamespace(
         config=SimpleNamespace(train=SimpleNamespace(checkpoint_interval=None)),
-        loss=SimpleNamespace(second_view=second_view, modules=lambda: ()),
+        net=None,
+        loss=SimpleNamespace(second_view=second_view),
     )
     splits: Any = SimpleNamespace(train=None)
     none: Any = None
@@ -352,3 +359,51 @@ def test_a_run_solves_alone_without_epochs_and_goes_back_into_its_last_phase(
     made.train.epochs = epochs
     made.run()
     assert steps == done
+
+
+def test_attributes_of_modules_that_train_or_have_trained_are_kept() -> None:
+    modules = {name: nn.Module() for name in ("net.first", "net.second", "loss")}
+    for module in modules.values():
+        module.steps = 0
+    made: Any = object.__new__(Trainer)
+    made.setup = SimpleNamespace(controller=SimpleNamespace(plan=None))
+    made._modules, made._built, made._owners = modules, Snapshot(modules.values()), set()
+    for module in modules.values():
+        module.steps = 1
+    assert made._attributes().values == {}, "nothing has trained"
+    made.setup.controller.plan = "a plan"
+    hold(modules["net.first"])
+    assert made._attributes().values == {"net.second.steps": 1, "loss.steps": 1}
+    hold(modules["net.second"])
+    assert made._attributes().values == {"net.second.steps": 1, "loss.steps": 1}
+
+
+def test_parts_without_a_gradient_and_shared_dropouts_are_told(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    class Detaches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            drop = nn.Dropout()
+            self.first = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.ReLU(), drop)
+            self.second = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), drop)
+            self.third = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.third(self.second(self.first(images)).detach()).mean((2, 3))
+
+    def told(**values: Any) -> list[str]:
+        events: list[siamkit.Event] = []
+        siamkit.fit(
+            data=image_folder, backbone=Detaches(), image_size=32, head="mlp", epochs=1,
+            listeners=[events.append], engine={"cache": "off"}, **values,
+        )  # fmt: skip
+        return [e.data["text"] for e in events if e.name == "notice"]
+
+    texts = told(run_dir=tmp_path / "full", freeze="full")
+    (text,) = [text for text in texts if "no gradient reaches" in text]
+    assert text.startswith("no gradient reaches first, second, so nothing there is trained")
+    assert not any("dropout" in text for text in texts)
+    texts = told(run_dir=tmp_path / "two", freeze={"name": "unfreeze-blocks", "n": 2})
+    (text,) = [text for text in texts if text.startswith("the dropout of")]
+    assert "second.2 is off: a frozen part uses the same layer" in text

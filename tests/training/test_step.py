@@ -117,6 +117,13 @@ def test_a_loss_that_training_cannot_follow_is_refused(
         stepper(batches(torch.randn(4, 3), torch.arange(4), [4]))
 
 
+def test_embeddings_without_a_gradient_are_blamed_on_the_network() -> None:
+    stepper = make()
+    stepper.forward = lambda images: stepper.net(images).detach()
+    with pytest.raises(PluginError, match=r"^the network returned embeddings without a gradient"):
+        stepper(batches(torch.randn(4, 3), torch.arange(4), [4]))
+
+
 @given(classes=st.integers(2, 20), unit=st.integers(2, 5), size=st.none() | st.integers(10, 60))
 @example(classes=3, unit=4, size=8)
 @example(classes=5, unit=4, size=12)

@@ -7,23 +7,35 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
 from pytorch_metric_learning import losses
 from torch import nn
 
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
+from siamkit.model.trace import evaluating
 from siamkit.model.undisturbed import Snapshot
 from siamkit.objects.adapters import MetricLearningLoss
+from siamkit.training import tensors
 from siamkit.training.tensors import (
-    LossAttributes,
-    load_loss_attributes,
+    Attributes,
+    changed_attributes,
+    load_attributes,
     load_model_tensors,
-    loss_attributes,
     model_tensors,
+    modules_by_name,
     require_finite,
 )
 
 CPU = torch.device("cpu")
+
+
+def of_loss(loss: nn.Module) -> dict[str, nn.Module]:
+    return modules_by_name(nn.Module(), loss)
+
+
+def built_of(modules: dict[str, nn.Module]) -> Snapshot:
+    return Snapshot(modules.values(), contents="attributes")
 
 
 def setup_of(net: nn.Module, loss: nn.Module | None = None) -> Any:
@@ -78,35 +90,37 @@ def test_the_position_in_the_memory_of_a_foreign_loss_survives() -> None:
         return MetricLearningLoss(losses.CrossBatchMemory(losses.ContrastiveLoss(), 4, 16))
 
     saved, resumed = memory(), memory()
-    built = Snapshot(saved.modules(), contents="attributes")
-    assert loss_attributes(saved, built) == LossAttributes({}, {}, ())
+    built = built_of(of_loss(saved))
+    assert changed_attributes(of_loss(saved), built) == Attributes()
     batches = [(torch.randn(6, 4), torch.arange(6) // 2) for _ in range(4)]
     for batch in batches[:3]:  # the third fills the memory
         saved(*batch)
-    found = loss_attributes(saved, built)
+    found = changed_attributes(of_loss(saved), built)
     values = json.loads(json.dumps(found.values))
     assert found.notices == []
-    assert values["criterion.queue_idx"] == 2 and values["criterion.has_been_filled"] is True
+    assert (
+        values["loss.criterion.queue_idx"] == 2 and values["loss.criterion.has_been_filled"] is True
+    )
     resumed.load_state_dict(saved.state_dict())
-    load_loss_attributes(resumed, values, found.tensors, CPU)
+    load_attributes(of_loss(resumed), values, found.tensors, CPU)
     assert torch.equal(resumed(*batches[3]), saved(*batches[3]))
 
 
 def test_a_histogram_in_a_plain_attribute_of_a_foreign_loss_survives() -> None:
     saved, resumed = (MetricLearningLoss(losses.DynamicSoftMarginLoss()) for _ in range(2))
-    built = Snapshot(saved.modules(), contents="attributes")
+    built = built_of(of_loss(saved))
     batches = [(torch.randn(6, 4), torch.arange(6) // 2) for _ in range(4)]
     for batch in batches[:3]:
         saved(*batch)
-    found = loss_attributes(saved, built)
-    assert list(found.tensors) == ["loss attribute::criterion.hist_"] and found.notices == []
+    found = changed_attributes(of_loss(saved), built)
+    assert list(found.tensors) == ["attribute::loss.criterion.hist_"] and found.notices == []
     assert not torch.equal(resumed(*batches[3]), saved(*batches[3])), "it decides the loss"
-    saved.criterion.hist_ = found.tensors["loss attribute::criterion.hist_"].clone()
-    load_loss_attributes(resumed, found.values, found.tensors, CPU)
+    saved.criterion.hist_ = found.tensors["attribute::loss.criterion.hist_"].clone()
+    load_attributes(of_loss(resumed), found.values, found.tensors, CPU)
     assert torch.equal(resumed(*batches[3]), saved(*batches[3]))
-    kept = found.tensors["loss attribute::criterion.hist_"].clone()
+    kept = found.tensors["attribute::loss.criterion.hist_"].clone()
     resumed(*batches[0])
-    assert torch.equal(kept, found.tensors["loss attribute::criterion.hist_"]), "a copy is used"
+    assert torch.equal(kept, found.tensors["attribute::loss.criterion.hist_"]), "a copy is used"
 
 
 class Counting(nn.Module):
@@ -127,15 +141,92 @@ class Counting(nn.Module):
 
 def test_state_that_no_checkpoint_holds_is_told_and_all_else_is_saved() -> None:
     loss = Counting()
-    built = Snapshot(loss.modules(), contents="attributes")
+    built = built_of(of_loss(loss))
     loss(torch.ones(2))
-    found = loss_attributes(loss, built)
-    assert found.values == {".steps": 1, ".mode": "second", ".other": None}
-    assert list(found.tensors) == ["loss attribute::.last"]
-    assert found.others == ("inner.seen",)
+    found = changed_attributes(of_loss(loss), built)
+    assert found.values == {"loss.steps": 1, "loss.mode": "second", "loss.other": None}
+    assert list(found.tensors) == ["attribute::loss.last"]
+    assert found.others == ("loss.inner.seen",)
     (notice,) = found.notices
     assert notice.startswith("the loss changes inner.seen, which no checkpoint holds")
     again = Counting()
-    load_loss_attributes(again, found.values, {**found.tensors, "weight::exp_avg": CPU}, CPU)  # type: ignore[dict-item]
+    load_attributes(of_loss(again), found.values, {**found.tensors, "weight::exp_avg": CPU}, CPU)  # type: ignore[dict-item]
     assert (again.steps, again.mode, again.other) == (1, "second", None)
     assert torch.equal(again.last, torch.ones(2)) and torch.equal(again.mean, torch.zeros(2))
+
+
+class Keeping(nn.Module):
+    """A network that keeps state of its own, next to a cache and views."""
+
+    def __init__(self, *, cache: bool = False) -> None:
+        super().__init__()
+        self.norm = torch.nn.utils.spectral_norm(nn.Linear(2, 2))
+        self.flat = self.norm.weight_orig.detach().view(-1)
+        self.steps, self.mean, self.row = 0, torch.zeros(2), torch.zeros(1).expand(2)
+        self.inner = nn.Module()
+        self.inner.size, self.inner.grids = 0, None
+        self.cache = cache
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        self.mean = 0.5 * self.mean + x.mean(0)
+        self.row = self.row + 1
+        if self.cache:
+            self.inner.size, self.inner.grids = len(x), {len(x): torch.ones(len(x))}
+        return self.norm(x) / self.steps - self.mean
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm:FutureWarning")
+def test_what_a_network_keeps_in_numbers_and_tensors_survives() -> None:
+    torch.manual_seed(0)
+    saved, resumed = Keeping(), Keeping()
+    modules = modules_by_name(saved, nn.Module())
+    built = built_of(modules)
+    for _ in range(3):
+        saved(torch.randn(4, 2))
+    with torch.no_grad():
+        saved.norm.weight_orig += 1
+    found = changed_attributes(modules, built)
+    assert found.values == {"net.steps": 3} and found.owners == {"net"} and found.notices == []
+    assert sorted(n.removeprefix("attribute::net.") for n in found.tensors) == [
+        "flat", "mean", "row",
+    ]  # fmt: skip
+    resumed.load_state_dict(saved.state_dict())
+    again = modules_by_name(resumed, nn.Module())
+    load_attributes(again, found.values, {**found.tensors, "head.weight::step": CPU}, CPU)  # type: ignore[dict-item]
+    x = torch.randn(4, 2)
+    assert torch.equal(resumed(x), saved(x)) and torch.equal(resumed.row, saved.row)
+    with torch.no_grad():
+        resumed.norm.weight_orig.zero_()
+    assert not resumed.flat.any(), "still a view of the weight"
+
+
+def test_the_key_of_a_cache_is_not_held_without_its_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = Keeping(cache=True)
+    modules = modules_by_name(net, nn.Module())
+    built = built_of(modules)
+    net(torch.randn(4, 2))
+    found = changed_attributes(modules, built)
+    assert "net.inner.size" not in found.values and found.others == ("net.inner.grids",)
+    (notice,) = found.notices
+    assert notice.startswith("the network changes inner.grids, which no checkpoint holds")
+    monkeypatch.setattr(tensors, "_LARGEST", 8)
+    found = changed_attributes(modules, built)
+    assert not found.values and found.others == ("net.mean", "net.row", "net.inner.grids")
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128s"]
+)
+def test_a_usual_backbone_keeps_nothing(name: str) -> None:
+    size = {"img_size": 64} if name.startswith(("vit", "swin")) else {}
+    net = timm.create_model(name, pretrained=False, num_classes=0, **size)
+    modules = modules_by_name(net, nn.Module())
+    built = built_of(modules)
+    images = torch.randn(2, 3, *(2 * [64 if size else 224]))
+    net.train()(images).sum().backward()
+    with evaluating(net):
+        net(images)
+    assert changed_attributes(modules, built) == Attributes()

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from siamkit.model.device import float64_device
+
 _aten = torch.ops.aten
 _CONVOLUTIONS = (_aten.conv2d.default, _aten.conv2d.padding)
 
@@ -51,7 +53,7 @@ def _fold_into_convolution(graph: GraphModule, norm: Node, index: int) -> None:
     convolution, scale, shift, mean, variance, _, _, epsilon, *_ = args
     image, weight, *rest = convolution.args
     bias = rest.pop(0) if rest else None
-    dtype = _read(graph, weight).dtype
+    like = _read(graph, weight)
     # In float64, only the conversion back to the network's type rounds.
     new_weight, new_bias = fuse_conv_bn_weights(
         _double(graph, weight),
@@ -64,7 +66,7 @@ def _fold_into_convolution(graph: GraphModule, norm: Node, index: int) -> None:
     )
     with graph.graph.inserting_before(convolution):
         constants = [
-            _constant(graph, f"folded_{kind}{index}", tensor.detach().to(dtype))
+            _constant(graph, f"folded_{kind}{index}", tensor.detach().to(like))
             for kind, tensor in (("weight", new_weight), ("bias", new_bias))
         ]
     convolution.args = (image, *constants, *rest)
@@ -110,4 +112,7 @@ def _read(graph: GraphModule, constant: Any) -> Tensor:
 
 
 def _double(graph: GraphModule, constant: Any) -> Any:
-    return None if constant is None else _read(graph, constant).double()
+    if constant is None:
+        return None
+    tensor = _read(graph, constant)
+    return tensor.to(float64_device(tensor.device)).double()

@@ -51,7 +51,7 @@ def difference(a: Tensor, b: Tensor) -> float:
     """Return the relative difference of two tensors; infinity if their shapes differ."""
     if a.shape != b.shape:
         return float("inf")
-    a, b = a.detach().double().cpu(), b.detach().double().cpu()
+    a, b = a.detach().cpu().double(), b.detach().cpu().double()
     return float((a - b).norm() / b.norm().clamp_min(1e-12))
 
 
