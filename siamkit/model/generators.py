@@ -48,8 +48,9 @@ def generators_restored() -> Iterator[None]:
 
 def generators_state() -> bytes:
     """Return the state of the generators of torch, numpy and Python; equal if none was used."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
+    own, *others = (torch.get_rng_state(), *accelerator_states())
+    flat = [one for state in others for one in (state if isinstance(state, list) else [state])]
+    states = [state.cpu().numpy().tobytes() for state in (own, *flat)]
     _, keys, *place = np.random.get_state()
     return b"".join(
         [*states, np.asarray(keys).tobytes(), repr((place, random.getstate())).encode()]
