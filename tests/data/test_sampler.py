@@ -105,6 +105,8 @@ def test_an_epoch_of_a_balanced_set_shows_each_image_once():
     ([8] * 40, 64, 5, (12, 5), ["batches have 12 classes x 5 images = 60 images instead of 64"]),
     ([3] * 40, 64, 4, (21, 3), ["batches have 3 images per class instead of 4, because no class",
                                 "batches have 21 classes x 3 images = 63 images instead of 64"]),
+    # No class is large: each batch but the last has two classes that no other batch has.
+    ([4] + [1] * 6, 8, 4, (2, 4), ["6 of 7 classes have fewer than 4 images"]),
     ([400] + [8] * 15, 64, 4, (16, 4),
      ["an epoch shows 6400 images, 12.3 times as many as there are. It takes 100 batches"]),
     ([20] + [8] * 15, 64, 4, (16, 4), []),

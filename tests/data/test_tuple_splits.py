@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from siamkit.data import tuple_splits
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.splits import HoldOut
-from siamkit.data.tuple_splits import split_tuples
+from siamkit.data.tuple_splits import require_both_kinds, split_tuples
 from siamkit.errors import DataError
 
 
@@ -94,3 +94,11 @@ def test_no_image_of_a_pair_is_ever_on_both_sides(
     for side in (train, val):
         for (a, b), s in zip(side.tuples.rows, side.tuples.same, strict=True):
             assert said[frozenset((side.samples[a].key, side.samples[b].key))] == s
+
+
+def test_a_split_without_triplets_is_refused() -> None:
+    samples = tuple(Sample(Path(f"{n}.png"), 0, str(n)) for n in range(3))
+    full = ImageSet(samples, ("",), tuples=Tuples(((0, 1, 2),), None))
+    require_both_kinds(full, "t.csv", "train")
+    with pytest.raises(DataError, match=r"t\.csv: train needs same and different pairs"):
+        require_both_kinds(full.with_tuples([]), "t.csv", "train")
