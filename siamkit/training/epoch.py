@@ -226,8 +226,9 @@ class EpochTrainer:
             seconds = time.perf_counter() - started
             if self.stepper.overflowed:
                 self._say_overflow()
-            if stages := self._unreached.after(last=state.epoch_step == len(steps)):
-                self._notice(no_gradient_text(stages))
+            last = state.epoch + 1 == execution.epochs.stop and state.epoch_step == len(steps)
+            if text := self._unreached.after(last=last):
+                self._notice(text)
             self.emit(
                 "step",
                 {
@@ -345,25 +346,25 @@ class _Unreached:
         self._controller = controller
         self._plan: FreezePlan | None = None
         self._stages: list[str] = []
-        self._left = 0
+        self._steps = 0
 
-    def after(self, *, last: bool) -> list[str]:
-        """Return the stages, once for each phase; an empty list if there is none, or it is early.
+    def after(self, *, last: bool) -> str | None:
+        """Return a notice, once for each phase; None if there is no such stage, or it is early.
 
         Args:
-            last: Whether the epoch ends with the step that was done.
+            last: Whether the phase ends with the step that was done.
         """
         if self._plan is not self._controller.plan:
-            self._plan, self._left = self._controller.plan, _WATCHED
+            self._plan, self._steps = self._controller.plan, 0
             self._stages = self._controller.without_gradient()
         elif self._stages:
             now = self._controller.without_gradient()
             self._stages = [stage for stage in self._stages if stage in now]
-        self._left -= 1
-        stages = self._stages if last or not self._left else []
-        if stages:
-            self._stages = []
-        return stages
+        self._steps += 1
+        if not self._stages or not (last or self._steps == _WATCHED):
+            return None
+        stages, self._stages = self._stages, []
+        return no_gradient_text(stages, self._steps)
 
 
 _SAME = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from siamkit.engine.decision import PhaseDecision
 from siamkit.spelling import setting
+from siamkit.words import plural
 
 Metrics = dict[str, float]
 
@@ -175,12 +176,17 @@ def shared_dropout_text(names: Sequence[str]) -> str:
     )
 
 
-def no_gradient_text(stages: Sequence[str]) -> str:
-    """Return a notice about stages that train by the plan, but get no gradient."""
+def no_gradient_text(stages: Sequence[str], steps: int) -> str:
+    """Return a notice about stages that train by the plan, but got no gradient.
+
+    Args:
+        stages: The names of the stages.
+        steps: The number of steps so far with the plan.
+    """
     return (
-        f"no gradient reaches {', '.join(stages[:5])}, so nothing there is trained, though the "
-        "plan trains it: the network does not use it, detaches its output, or runs it under "
-        "torch.no_grad()"
+        f"no gradient reached {', '.join(stages[:5])} in {plural(steps, 'step')}, so nothing there "
+        "was trained, though the plan trains it: the network does not use it, detaches its output, "
+        "or runs it under torch.no_grad()"
     )
 
 
