@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from siamkit.engine.boundary import Boundary, find_boundaries
+from siamkit.engine.calls import Call
 from siamkit.engine.difference import relative_difference
 from siamkit.engine.find_frontier import find_frontier
 from siamkit.engine.frontier import Frontier
 from siamkit.engine.outputs import TRACED
 from siamkit.engine.prefix import Prefix
-from siamkit.engine.recording import Recording
+from siamkit.engine.recording import Recording, calls_until
 from siamkit.engine.suffix import Suffix
 from siamkit.engine.trial import (
     ATTRIBUTE,
@@ -33,13 +35,15 @@ from siamkit.errors import ConfigError, SiamkitError
 from siamkit.freezing.schedule import without_frozen_norms
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.generators import generators_state, seeded
-from siamkit.model.names import named_parameters, submodule, unwrap
+from siamkit.model.names import named_parameters, unwrap
 from siamkit.model.undisturbed import undisturbed
 from siamkit.words import plural
 
 NOTHING_FROZEN = "no part at the start of the network is frozen"
 
 _UNLIKE = "the suffix differs from the whole network {}: {}"
+_SEEDS = 16
+"""How often a network that draws random numbers before a boundary runs with others."""
 _RECORDED = 3
 """The number of images in an additional forward, made if the caller gives :data:`TRACED` images.
 
@@ -211,42 +215,26 @@ def first_exact_cut(
     return None, reasons
 
 
-class _Draws:
-    """Notices whether a network draws random numbers before a module's last call ends."""
-
-    def __init__(self, net: nn.Module, module: str) -> None:
-        self._module = submodule(net, module)
-        self.before = False
-
-    def watched(self, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-        """Return ``forward``, which now notices it."""
-
-        def watched(images: Tensor) -> Any:
-            start = generators_state()
-
-            def note(*_: Any) -> None:
-                self.before = generators_state() != start
-
-            with self._module.register_forward_hook(note):
-                return forward(images)
-
-        return watched
-
-
 def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut | None, str | None]:
     """Cut a network at a boundary, and return why the cut is not exact; None if it is."""
     inside = boundary.names
     seen = Recording(len(images))
-    draws = _Draws(net, boundary.module)
-    whole = step(net, draws.watched(partial(seen.forward, net, inside)), images.clone(), inside)
+    drawn = False
+
+    def recorded(some: Tensor) -> Any:
+        start = generators_state()
+
+        def ended(call: Call) -> None:
+            nonlocal drawn
+            drawn |= call == Call(boundary.module, 0) and generators_state() != start
+
+        return seen.forward(net, inside, some, ended)
+
+    whole = step(net, recorded, images.clone(), inside)
     if whole.error is not None:
         raise whole.error
-    if draws.before:
-        # A forward that skips frozen blocks at random skips the same ones in every trial.
-        return (
-            None,
-            "the network draws random numbers before it, so its output may differ each time",
-        )
+    if drawn and _varies(net, boundary, images, seen):
+        return None, "its output depends on random numbers"
     if len(images) == TRACED:
         seen = Recording(_RECORDED)
         black = images.new_zeros(_RECORDED, *images.shape[1:])
@@ -259,6 +247,34 @@ def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut | No
     if changed:
         return cut, f"its output depends on the buffer {changed[0]!r}, which changes in training"
     return cut, _trial(cut, images, whole)
+
+
+def _varies(net: nn.Module, boundary: Boundary, images: Tensor, seen: Recording) -> bool:
+    """Return whether a boundary's output in training depends on the random numbers of a step.
+
+    A forward may skip frozen blocks at random. All trials have the same random numbers, so they
+    would skip the same blocks.
+
+    Args:
+        net: The network.
+        boundary: The boundary.
+        images: The images of the recording.
+        seen: The calls of an ordinary step.
+    """
+    last = Call(boundary.module, 0)
+    known = calls_until(seen.calls, last)
+    for seed in range(1, 1 + _SEEDS):
+        other = Recording(len(images))
+        with undisturbed(net), seeded(seed):
+            other.forward(net, boundary.names, images.clone())
+        calls = calls_until(other.calls, last)
+        if list(calls) != list(known):
+            return True
+        pairs = zip(tree_leaves(known[last]), tree_leaves(calls[last]), strict=True)
+        for one, two in pairs if calls else ():
+            if isinstance(one, Tensor) and _apart(two, one) > allowed_for(images, one):
+                return True
+    return False
 
 
 def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:

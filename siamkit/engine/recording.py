@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,11 +32,25 @@ class Recording:
     images: int
     calls: dict[Call, Any] = field(default_factory=dict)
 
-    def forward(self, net: nn.Module, names: Sequence[str], images: Tensor) -> Any:
-        """Return the network's output for images, and record the named modules' outputs."""
+    def forward(
+        self,
+        net: nn.Module,
+        names: Sequence[str],
+        images: Tensor,
+        ended: Callable[[Call], None] = lambda call: None,
+    ) -> Any:
+        """Return the network's output for images, and record the named modules' outputs.
+
+        Args:
+            net: The network.
+            names: The names of the modules.
+            images: The images.
+            ended: Called after each call of one of the modules.
+        """
 
         def note(call: Call, compute: Any) -> Any:
             output = compute()
+            ended(call)
             leaves = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
             if not any(leaf.requires_grad for leaf in leaves):
                 self.calls[call] = tree_map_only(Tensor, Tensor.detach, output)

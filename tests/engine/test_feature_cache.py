@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections import UserDict
 
 import pytest
 import torch
@@ -374,7 +375,7 @@ def test_a_key_that_stands_for_another_image_is_noticed_and_its_row_removed(made
         assert apart(rows[:], made.cut.prefix(other.all)) < 1e-3
 
 
-FACTOR = {"of the stem": 1.0}
+FACTOR = UserDict({"of the stem": 1.0})  # of which no key covers the contents
 
 
 class Scaled(Net):
