@@ -72,7 +72,7 @@ def test_images_of_a_path_are_decoded_as_the_embedder_does(floats: Path) -> None
 
 def test_data_is_checked_with_its_settings(floats: Path) -> None:
     [unread, hint] = siamkit.check_data(floats)["problems"]
-    assert unread == "12 images cannot be read"
+    assert unread == "12 images cannot be used"
     assert hint == "state black and white with data={'range': [0, 1]}, or convert the file"
     assert siamkit.check_data({"path": floats, "range": [0, 1]})["problems"] == []
     with pytest.raises(ConfigError, match=r"data=\{'rang': \.\.\.\}: unknown key"):
