@@ -186,7 +186,7 @@ def no_gradient_text(stages: Sequence[str], steps: int) -> str:
     return (
         f"no gradient reached {', '.join(stages[:5])} in {plural(steps, 'step')}, so nothing there "
         "was trained, though the plan trains it: the network does not use it, detaches its output, "
-        "or runs it under torch.no_grad()"
+        "or runs it without gradients"
     )
 
 

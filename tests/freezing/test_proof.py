@@ -57,7 +57,7 @@ def test_drift_is_an_error_that_names_the_tensor() -> None:
         FrozenDriftError, match=r"1 frozen tensor had changed at epoch 3: running_mean"
     ) as caught:
         verify(net, expected, "epoch 3")
-    assert "a module's own train() or eval()" in str(caught.value)
+    assert "a module's change to train or eval mode" in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["no bias", "weight norm", "another module"])
