@@ -53,6 +53,6 @@ def require_unchanged(
             hint="the network no longer has a tensor of each name, so a module was replaced or "
             "parametrised while it was frozen"
             if gone
-            else "a plugin, a hook, a module's forward, or a module's change to train or eval mode, "
-            "such as one that merges weights, writes to frozen tensors",
+            else "a plugin, a hook, a module's forward, or a module's change to train or eval mode,"
+            " such as one that merges weights, writes to frozen tensors",
         )
