@@ -331,8 +331,8 @@ class EpochTrainer:
 
 
 _WATCHED = 8
-"""The steps of a phase in which a stage may get no gradient before that is told. A network may skip
-stages at random."""
+"""After so many steps of a phase, a notice names the stages that got no gradient. It comes no
+earlier, because a network may skip stages at random."""
 
 
 class _Unreached:

@@ -83,6 +83,16 @@ def named_net():
     return SiameseNet(backbone, build_identity(IdentityOptions(), 16))
 
 
+def tried(module, trains):
+    """Return the cut of a network with a module as its backbone, and the reasons against others."""
+    backbone = as_backbone(module, BackboneContext("own", image_size=32))
+    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
+    stages = net.stages()
+    plan = FreezePlan.of(stages, trains)
+    FreezeController(net, stages).apply(plan)
+    return first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+
+
 def test_a_stage_called_features_is_not_taken_for_the_backbone():
     torch.manual_seed(0)
     net = named_net()
@@ -107,12 +117,7 @@ def test_a_prefix_that_draws_anew_each_time_is_not_cut():
         def forward(self, images):
             return super().forward(images * torch.rand(images.shape, generator=self.draws))
 
-    backbone = as_backbone(Noisy(), BackboneContext("noisy", image_size=32))
-    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
-    stages = net.stages()
-    plan = FreezePlan.of(stages, [])
-    FreezeController(net, stages).apply(plan)
-    found, rejected = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+    found, rejected = tried(Noisy(), [])
     assert found is None
     assert rejected[0] == "features: its output differs each time"
 
@@ -131,12 +136,7 @@ def test_a_prefix_of_blocks_that_are_skipped_at_random_is_not_cut(draw):
 
     with seeded(0):
         assert draw() >= 0.3
-    backbone = as_backbone(Skipping(), BackboneContext("skipping", image_size=32))
-    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
-    stages = net.stages()
-    plan = FreezePlan.of(stages, ["neck"])
-    FreezeController(net, stages).apply(plan)
-    found, rejected = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+    found, rejected = tried(Skipping(), ["neck"])
     assert found is None
     assert rejected[0].endswith(": its output depends on random numbers")
 
@@ -148,12 +148,7 @@ def test_random_numbers_behind_the_prefix_are_allowed():
             scale = 1 + random.random() if self.training else 1.0
             return nn.functional.dropout(super().forward(images) * scale, 0.5, self.training)
 
-    backbone = as_backbone(Dropping(), BackboneContext("dropping", image_size=32))
-    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
-    stages = net.stages()
-    plan = FreezePlan.of(stages, ["neck"])
-    FreezeController(net, stages).apply(plan)
-    found, rejected = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+    found, rejected = tried(Dropping(), ["neck"])
     assert found is not None and not rejected
 
 
