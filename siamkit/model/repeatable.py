@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from siamkit.errors import PluginError
-from siamkit.model.generators import accelerator_states, generators_restored
+from siamkit.model.generators import generators_restored, generators_state
 
 _ROUNDING = 1e-3
 """The relative difference that kernels which add up in another order explain."""
@@ -35,9 +32,9 @@ def require_repeatable(
     Raises:
         PluginError: The module draws random numbers, and its output depends on them.
     """
-    before = _states()
+    before = generators_state()
     output = run(example)
-    if _same(before, _states()):
+    if generators_state() == before:
         return output
     with generators_restored():
         # A blank input could hide the randomness: dropout of zeros gives zeros.
@@ -60,17 +57,3 @@ def _near(one: Tensor, other: Tensor) -> bool:
         return False
     limit = _ROUNDING * float(other.abs().max().nan_to_num()) + 1e-6
     return not bool(((one - other).abs() > limit).any())
-
-
-def _states() -> list[Any]:
-    accelerators = tree_leaves(accelerator_states())
-    name, keys, place, *rest = np.random.get_state(legacy=True)
-    array = torch.from_numpy(np.asarray(keys).astype(np.int64))
-    return [torch.get_rng_state(), *accelerators, array, (name, place, *rest), random.getstate()]
-
-
-def _same(before: list[Any], after: list[Any]) -> bool:
-    return all(
-        torch.equal(a, b) if isinstance(a, Tensor) else a == b
-        for a, b in zip(before, after, strict=True)
-    )
